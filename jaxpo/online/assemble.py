@@ -63,7 +63,7 @@ def rollout_source(
     Raises:
       ConfigError: a reward has changed since the stage began, or lacks the network that it asks.
     """
-    _check_sharing(stage, scorer.config)
+    check_sharing(stage, scorer.config)
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring.identity() | played))
@@ -119,7 +119,12 @@ def check_prompts(stage: Online, method: Any, train: Dataset, held_out: Dataset 
             method.check_rows(rows)
 
 
-def _check_sharing(stage: Online, config: Any) -> None:
+def check_sharing(stage: Online, config: Any) -> None:
+    """The model can read a prompt once for several answers.
+
+    Raises:
+      ConfigError: it has windows.
+    """
     text = getattr(config, "text", config)
     if stage.share_prompts and any(text.window(kind) is not None for kind in text.layer_types):
         raise ConfigError(

@@ -39,7 +39,7 @@ from jaxpo.train.init import init_state
 
 RATE = 1e-6
 TOLERANCE = 1e-2
-ALIKE, PADDED, TRL = "jaxpo", "jaxpo, a row for each answer", "TRL"
+SHARED, APART, TRL = "jaxpo", "jaxpo, a prompt for each answer", "TRL"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Size:
       prompts, group: groups, and answers of each.
       longest: tokens of a prompt.
       new: tokens of an answer.
-      row: positions of a packed row.
+      row: positions of a packed row of answers with a prompt each.
     """
 
     prompts: int = 8
@@ -63,22 +63,23 @@ class Size:
 TINY = Size(prompts=2, group=2, longest=16, new=4, row=64)
 
 
-def stage_of(file: Path, size: Size, *, packed: bool) -> Online:
-    """The stage that a user would write."""
+def stage_of(file: Path, size: Size, *, shared: bool) -> Online:
+    """The stage that a user would write: a row holds a whole group where its answers share a prompt."""
     length = size.longest + size.new
-    answers = size.prompts * size.group
-    per_row = size.row // length if packed else 1
-    rows = -(-answers // per_row)
-    parts = next(n for n in (4, 2, 1) if rows % n == 0)
+    together = size.longest + size.group * (size.new + 1)
+    row = -(-together // 64) * 64 if shared else size.row
+    rows = -(-size.prompts * size.group // (row // length))
+    parts = min(rows, 4)
     return Online(
         loss=GRPO(),
         reward_funcs=(FunctionReward(function=f"{online_reward.__file__}:even"),),
-        data=Data(train=(str(file),), max_length=length, row_length=length * per_row, shuffle=False),
+        data=Data(train=(str(file),), max_length=length, row_length=row, shuffle=False),
         optimizer=Optimizer(learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.0),
         num_generations=size.group,
         prompts_per_step=size.prompts,
         max_completion_length=size.new,
-        rows_per_step=rows,
+        rows_per_step=-(-rows // parts) * parts,
+        share_prompts=shared,
         gradient_accumulation_steps=parts,
         max_steps=1_000_000,
     )
@@ -172,7 +173,7 @@ def measure(options: Options) -> Result:
     source, size = real.file(), TINY if options.smoke else Size()
     if source is None:
         why = f"{real.FILE} is not on this machine; name it in {real.PLACE}"
-        return Result((Table("a step of GRPO", "answers", (Row(ALIKE, missing=why),)),))
+        return Result((Table("a step of GRPO", "answers", (Row(SHARED, missing=why),)),))
     with tempfile.TemporaryDirectory() as folder:
         return _measured(options, source, size, Path(folder))
 
@@ -184,21 +185,21 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
     params, file = params_of(config), folder / "prompts.jsonl"
     prompts = prompts_in(rows, tokenizer, size)[: size.prompts]
     file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts), encoding="utf-8")
-    ours, padded = (
-        Ours(stage_of(file, size, packed=packed), config, params, tokenizer, folder / name)
-        for name, packed in (("packed", True), ("padded", False))
+    ours, apart = (
+        Ours(stage_of(file, size, shared=shared), config, params, tokenizer, folder / name)
+        for name, shared in (("shared", True), ("apart", False))
     )
     peer = _peer(options, config, params, tokenizer, prompts, size, folder) if options.peers and has("trl") else None
     ours()
     answers = ours.answers()
     ours.begin(params)  # the gradients of those answers are compared at the weights that wrote them
-    batches = {ALIKE: of_batch(ours, answers), PADDED: of_batch(padded, answers)}
+    batches = {SHARED: of_batch(ours, answers), APART: of_batch(apart, answers)}
     trains: dict[str, Callable[[], Any]] = {
-        ALIKE: lambda: ours.train(batches[ALIKE]),
-        PADDED: lambda: padded.train(batches[PADDED]),
+        SHARED: lambda: ours.train(batches[SHARED]),
+        APART: lambda: apart.train(batches[APART]),
     }
-    wholes: dict[str, Callable[[], Any]] = {ALIKE: ours}
-    writes: dict[str, Callable[[], Any]] = {ALIKE: ours.generate}
+    wholes: dict[str, Callable[[], Any]] = {SHARED: ours}
+    writes: dict[str, Callable[[], Any]] = {SHARED: ours.generate}
     if peer is not None:
         advantages = [float(answer.per_token["advantages"][0]) for answer in answers]
         kept = batch_of([a.prompt for a in answers], [a.tokens for a in answers], advantages)
@@ -206,7 +207,7 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
     _agree({name: run() for name, run in trains.items()})
     ours.shares.clear()
     count = size.prompts * size.group
-    useful = sum(map(len, answers))
+    useful = sum(len(a.prompt) + len(a.tokens) for a in answers)
     tables = (
         _table("a whole step", "answers", count, wholes, options),
         _table("generation alone", "tokens", count * size.new, writes, options),
@@ -214,13 +215,13 @@ def _measured(options: Options, source: Path, size: Size, folder: Path) -> Resul
     )
     lengths = [len(a.prompt) for a in answers]
     longest = max(lengths) + max(len(a.tokens) for a in answers)
-    filled = np.any(batches[ALIKE].segment_ids > 0, axis=1)
-    positions = int(filled.sum()) * batches[ALIKE].segment_ids.shape[1]
+    positions = {name: int(np.any(b.segment_ids > 0, axis=1).sum()) * b.tokens.shape[1] for name, b in batches.items()}
     notes = (
         f"Shape: {about(config)}; AdamW with clipping, no reference, nothing filtered in sampling.",
         f"{size.prompts} real prompts of {min(lengths)} to {max(lengths)} tokens, {size.group} answers of {size.new} "
-        f"tokens to each: {useful:,} useful tokens. jaxpo packs them into {positions:,} positions, with a row for each "
-        f"it has {batches[PADDED].segment_ids.size:,}, and TRL pads to {len(answers) * longest:,}.",
+        f"tokens to each: {useful:,} useful tokens, prompts counted with each answer. Behind one copy of their prompt "
+        f"they take {positions[SHARED]:,} positions of packed rows, with a prompt each {positions[APART]:,}, and TRL "
+        f"pads to {len(answers) * longest:,}.",
         _shares(ours, tables[0]),
         "TRL by its trainer's own `_generate_and_score_completions`, with transformers, and its training step, without "
         f"gradient checkpointing; checked: on the same answers the gradients' lengths agree within {TOLERANCE:.0%}.",

@@ -12,7 +12,7 @@ import pytest
 from online.tiny import HERE, online, recipe
 from stages import process
 
-from jaxpo.config import Optimizer
+from jaxpo.config import Compute, Optimizer, RolloutEngine
 from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.model_io import load_model
 from jaxpo.objectives.methods.grpo import GRPO
@@ -71,6 +71,22 @@ def test_the_trainer_agrees_with_the_sampler_in_every_step(plain):
         assert abs(record["sampling/importance_sampling_ratio/max"] - 1) <= 1e-4
         assert not record["skipped"]
         assert "recompiles" not in record
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [None, "bfloat16"], ids=["both", "sampler"])
+def test_in_bfloat16_they_differ_by_its_rounding_and_no_more(engine, tmp_path):
+    """Both in bfloat16, of other shapes and another order of sums; and a sampler in bfloat16 of a float32 trainer."""
+    stage = online(tmp_path, max_steps=2, engine=RolloutEngine(dtype=engine))
+    compute = Compute(dtype="float32" if engine else "bfloat16")
+    assert running.execute(recipe(tmp_path, stage, compute=compute)) == 0
+    for record in steps(tmp_path / "runs" / "tiny"):
+        mean, most = (record[f"sampling/sampling_logp_difference/{name}"] for name in ("mean", "max"))
+        assert 1e-5 < mean < 2**-7
+        assert 1e-4 < most < 2**-4
+        assert abs(record["sampling/importance_sampling_ratio/mean"] - 1) < 2**-8
+        assert record["sampling/importance_sampling_ratio/min"] == pytest.approx(1, abs=2**-4)
+        assert record["sampling/importance_sampling_ratio/max"] == pytest.approx(1, abs=2**-4)
 
 
 def same_models(one, two):

@@ -353,13 +353,17 @@ def method_of(stage: Any) -> Method:
     Raises:
       ConfigError: it names none and its kind has none.
     """
-    named: Method | None = getattr(stage, "loss", None)
-    if named is not None:
-        return named
-    default = kind_of(stage).default
-    if default is None:
+    found = find_method(stage)
+    if found is None:
         raise ConfigError(f"stage {stage.name}: {type(stage).__name__} has no method of its own; give it a loss.")
-    return default(stage)
+    return found
+
+
+def find_method(stage: Any) -> Method | None:
+    """As `method_of`; None where the stage names none and its kind has none."""
+    named: Method | None = getattr(stage, "loss", None)
+    default = kind_of(stage).default
+    return named if named is not None or default is None else default(stage)
 
 
 def ids_of(stage: Any, tokenizer: Tokenizer) -> Ids | None:

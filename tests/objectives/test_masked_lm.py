@@ -11,7 +11,7 @@ import pytest
 from contracts.batches import VOCAB, make_examples, packed, unpacked
 from contracts.harness import SCORER
 
-from jaxpo.config import Data, Fim, MaskedLM, Run
+from jaxpo.config import SFT, Data, Fim, MaskedLM, Preference, Pretrain, Retrieval, Run
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.encoded import Segment
 from jaxpo.data.tokens.words import WORD, with_words
@@ -19,9 +19,11 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
 from jaxpo.objectives.families.masked import Masking, hide, masked_tokens, units_of
+from jaxpo.objectives.methods.dpo import DPO
+from jaxpo.objectives.methods.info_nce import InfoNCE
 from jaxpo.objectives.methods.options import Ids
 from jaxpo.recipe.checks.masked_lm import masked_lm_problems
-from jaxpo.recipe.checks.routing import check_origin
+from jaxpo.recipe.checks.origin import check_origin
 from jaxpo.recipe.kinds import ids_of
 from jaxpo.recipe.overrides import load_run
 
@@ -232,9 +234,30 @@ def test_settings_that_cannot_be():
 def test_a_model_to_start_from_must_see_both_sides(monkeypatch):
     run = Run(model_from="somewhere", stages=(MaskedLM(),))
     for own, refused in ((SCORER, True), (BOTH_WAYS, False)):
-        monkeypatch.setattr("jaxpo.recipe.checks.routing.config_of_origin", lambda run, own=own: own.config)
+        monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run, own=own: own.config)
         if refused:
             with pytest.raises(ConfigError, match=r"sees earlier tokens alone.*start from an encoder"):
                 check_origin(run)
         else:
             check_origin(run)
+
+
+@pytest.mark.parametrize(
+    "stage", [Pretrain(name="one"), SFT(name="one"), Preference(name="one", loss=DPO())], ids=lambda s: type(s).__name__
+)
+def test_an_encoder_to_start_from_is_asked_for_no_next_token(monkeypatch, stage):
+    run = Run(model_from="somewhere", stages=(stage,))
+    for own, refused in ((SCORER, False), (BOTH_WAYS, True)):
+        monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run, own=own: own.config)
+        if refused:
+            with pytest.raises(ConfigError, match=r"one\.model: it looks both ways.*MaskedLM, Retrieval or Reward"):
+                check_origin(run)
+        else:
+            check_origin(run)
+
+
+def test_the_first_token_of_a_causal_model_to_start_from_is_not_pooled(monkeypatch):
+    run = Run(model_from="somewhere", stages=(Retrieval(name="one", loss=InfoNCE(pooling="cls")),))
+    monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run: SCORER.config)
+    with pytest.raises(ConfigError, match=r"one\.loss\.pooling: reads BOS"):
+        check_origin(run)

@@ -85,6 +85,9 @@ class PostQuestions(Work):
         by_model = self.writer is None or (self.filter is None and not self.unfiltered)
         return tuple(dict.fromkeys((*((self.model,) if by_model else ()), *asked)))
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.filter.reward_models() if isinstance(self.filter, Judge) else ()
+
     def problems(self) -> list[str]:
         found = super().problems()
         if not self.posts:

@@ -11,7 +11,6 @@ from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
 
-
 def too_long(network: Any, name: str) -> str:
     """Why an answer has no score that the model of a judge cannot read whole."""
     return f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
@@ -56,6 +55,9 @@ class RewardJudge(Judge):
 
     def models(self) -> tuple[str, ...]:
         return (self.model,)
+
+    def reward_models(self) -> tuple[str, ...]:
+        return self.models()
 
     def identity(self, networks: Networks) -> dict[str, Any]:
         asked: dict[str, Any] = {"user": self.user} if self.user else {}
@@ -102,11 +104,10 @@ class RewardJudge(Judge):
             )
 
     def open(self, networks: Networks) -> Ask:
-        from jaxpo.convert.reader import why_no_reward
+        from jaxpo.convert.reader import check_gives_rewards
 
         network = networks(self.model)
-        if lacking := why_no_reward(network.params, network.about):
-            raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
+        check_gives_rewards(network.params, network.about, self.model, "name a reward stage")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
             prompts, answers = [item.prompt for item in items], [item.answer for item in items]

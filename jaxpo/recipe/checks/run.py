@@ -20,6 +20,7 @@ from jaxpo.data.rows.files.remote import filesystem, is_remote, place_of
 from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.judges import judge_problems
 from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
@@ -60,6 +61,7 @@ def find_problems(run: Run, *, files: bool = True) -> Iterator[str]:
         if stage.TRAINS:
             yield from data_problems(run, stage) if files else ()
             yield from stage_problems(run, i, stage)
+        yield from judge_problems(run, i, stage)
         for problems in kind_of(stage).checks:
             yield from problems(run, i, stage)
 

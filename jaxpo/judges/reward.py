@@ -11,6 +11,11 @@ from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
 
+WHOLE = {"answers": "whole"}
+"""Part of the identity of judges that score what they read whole: earlier versions kept scores of answers that were cut
+at 1,024 tokens, under an identity without it, and none of those is taken for a score of today."""
+
+
 def too_long(network: Any, name: str) -> str:
     """Why an answer has no score that the model of a judge cannot read whole."""
     return f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
@@ -62,7 +67,7 @@ class RewardJudge(Judge):
     def identity(self, networks: Networks) -> dict[str, Any]:
         asked: dict[str, Any] = {"user": self.user} if self.user else {}
         asked |= ({} if self.part is None else {"part": self.part}) | ({"head": self.head} if self.head else {})
-        return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked}
+        return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked, **WHOLE}
 
     def columns(self) -> tuple[str, ...]:
         return (self.user,) if self.user else ()

@@ -11,7 +11,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks
-from jaxpo.judges.reward import read_whole
+from jaxpo.judges.reward import WHOLE, read_whole
 from jaxpo.tools.named import toolbox
 from jaxpo.tools.writing import Writing, write_trajectories
 
@@ -50,7 +50,7 @@ class ToolRewardJudge(Judge):
 
     def identity(self, networks: Networks) -> dict[str, Any]:
         own = dataclasses.asdict(self) | {"model": networks(self.model).fingerprint()}
-        return {"judge": self.NAME, **own}
+        return {"judge": self.NAME, **own, **WHOLE}
 
     def open(self, networks: Networks) -> Ask:
         from jaxpo.convert.reader import check_gives_rewards

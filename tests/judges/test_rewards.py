@@ -30,6 +30,7 @@ from jaxpo.data.tokens.examples import Segment
 from jaxpo.errors import CheckpointError, ConfigError
 from jaxpo.judges import Jury, RewardJudge
 from jaxpo.judges.asking import Item, Patience, Reply
+from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.network import Network
 from jaxpo.models.family import limits
@@ -111,6 +112,24 @@ def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> N
     why = f"prompt and answer are longer than the {lengths[1]} tokens that the judge 'rm' reads"
     assert replies[3] == Reply(failed=why, certain=True)
     assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why, certain=True)]
+
+
+@pytest.mark.parametrize("judge", [RewardJudge("rm", head="brief"), ToolRewardJudge("rm")], ids=lambda j: j.NAME)
+def test_scores_of_answers_that_an_earlier_version_cut_are_asked_again(judge: Judge, tmp_path: Path) -> None:
+    """Its identity was today's without `answers`."""
+    own = network("aspects")
+    identity = judge.identity(lambda _: own)
+    earlier = {name: value for name, value in identity.items() if name != "answers"}
+    assert (
+        earlier
+        == {
+            "reward": {"judge": "reward", "model": own.fingerprint(), "head": "brief"},
+            "tool_reward": {"judge": "tool_reward", **dataclasses.asdict(judge), "model": own.fingerprint()},
+        }[judge.NAME]
+    )
+    Ledger(tmp_path, judge.NAME, earlier).append([{"key": "a", "value": 7.0}])
+    assert Ledger(tmp_path, judge.NAME, earlier).read() == [{"key": "a", "value": 7.0}]
+    assert Ledger(tmp_path, judge.NAME, identity).read() == []
 
 
 def test_a_run_asks_its_judges_for_all_that_they_have_positions_for(monkeypatch: pytest.MonkeyPatch) -> None:

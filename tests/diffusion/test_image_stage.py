@@ -26,6 +26,7 @@ from jaxpo.data.images.source import ImageSource
 from jaxpo.data.tokenizer.tokenizer import Tokenizer as Words
 from jaxpo.data.tokens.shards import ALONE
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.scenes import PeopleProbe, SceneProbe
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
@@ -33,6 +34,7 @@ from jaxpo.models.family import denoiser, param_table, preset
 from jaxpo.models.spec import init_params, leaves
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.denoise import beside_image_problems
+from jaxpo.recipe.checks.origin import check_origin
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.recipe.lineage import declared_model, with_additions
 from jaxpo.recipe.measured import DENOISING
@@ -461,6 +463,25 @@ def test_what_a_stage_adds_the_later_ones_have(tmp_path):
     fresh = dataclasses.replace(after, name="fresh", init_from="random")
     problems = list(find_problems(recipe(tmp_path, PRETRAIN, PERSONAL, fresh), files=False))
     assert any("fresh.images.users.width: 8, and the model's attention to users reads none" in p for p in problems)
+
+
+@pytest.mark.parametrize("probe", [SceneProbe(), PeopleProbe(Users(support=2, tokens=2, width=8))])
+def test_a_probe_that_could_not_draw_is_refused_before_a_run(tmp_path, probe, monkeypatch):
+    """Of words it can draw with none of these models; people alone are measured where the model knows them."""
+    one = dataclasses.replace(PRETRAIN, name="one")
+    two = dataclasses.replace(PRETRAIN, name="two", init_from="previous", add_text_adapter=TextAdapter(channels=8))
+    known = dataclasses.replace(MODEL, user_channels=8)
+    run = dataclasses.replace(recipe(tmp_path, one, two, probes=(probe,)), model=known)
+    found = [p for p in find_problems(run, files=False) if p.startswith("probes[0]")]
+    assert len(found) == 1
+    assert re.search(r"after 'two': the model reads the states of a second text encoder", found[0])
+    monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run: known)
+    started = dataclasses.replace(run, model_from="somewhere", stages=(dataclasses.replace(two, name="alone"),))
+    with pytest.raises(ConfigError, match=r"probes\[0\]: \w+ after 'alone': the model reads the states"):
+        check_origin(started)
+    blind = dataclasses.replace(known, caption=None, in_channels=4, out_channels=4)
+    assert ["no text tower" in p or "4 channels" in p for p in probe.problems(blind)] == [True, True]
+    assert list(PeopleProbe(Users(width=8)).problems(dataclasses.replace(blind, user_channels=0))) == []
 
 
 def test_captions_longer_than_the_text_tower_are_refused_before_they_are_read(tmp_path):

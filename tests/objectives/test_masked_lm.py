@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jaxpo.data.tokens.words import WORD, with_words
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.encode import row_keys
 from jaxpo.objectives.families.masked import Masking, hide, masked_tokens, units_of
 from jaxpo.objectives.methods.dpo import DPO
 from jaxpo.objectives.methods.info_nce import InfoNCE
@@ -192,6 +194,32 @@ def test_a_toy_is_learnt():
     assert before > 3
     assert loss < 0.2 * before
     assert metrics["masked_accuracy"] > 0.75
+
+
+def test_the_dropout_beside_the_masks_has_draws_of_its_own():
+    """No row's key is one that a token's mask is drawn with; in evaluation there is neither."""
+    batch, seen = batches()[0], []
+
+    class Read(Exception):
+        pass
+
+    def run(params, batch, rng):
+        seen.append(rng)
+        raise Read
+
+    objective = masked_tokens(SimpleNamespace(run=run), Masking(), IDS)
+    for rng in (KEY, None):
+        with pytest.raises(Read):
+            objective.encode({"model": None}, {}, batch, rng)
+    assert seen[1] is None
+    numbers = jnp.unique(batch.example_id[batch.example_id >= 0])
+    place = jnp.arange(batch.tokens.shape[1])
+    masks = jax.vmap(lambda e: jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(KEY, e), t))(place))(numbers)
+    drawn = {tuple(key) for key in np.asarray(jax.random.key_data(masks)).reshape(-1, 2)}
+    rows = {tuple(key) for key in np.asarray(jax.random.key_data(row_keys(seen[0], batch)))}
+    assert len(rows) == batch.rows
+    assert len(drawn) == masks.size
+    assert not rows & drawn
 
 
 def test_words_of_tokens():

@@ -182,7 +182,11 @@ def _with_border(
     given = int(supervised.argmax()) if supervised.any() else len(tokens)
     per_token = {}
     if side.marks:
-        per_token = marked_tokens(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
+        text = marked_text(record.row, side, side.role)
+        try:
+            per_token = marked_tokens(tokens, given, text, side.marks, tokenizer)
+        except DataError as error:
+            raise record.row.placed(error, field=side.role) from error
     return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, per_token)
 
 

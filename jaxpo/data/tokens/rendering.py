@@ -237,7 +237,7 @@ def _checked(record: Record, side: Side, make: Callable[[], list[Span]]) -> list
     try:
         return make()
     except DataError as error:
-        raise record.row.error(error.message, field=error.field or side.role, remedy=error.remedy) from error
+        raise record.row.placed(error, field=side.role) from error
     except Malformed as error:
         raise record.row.error(
             f"the text begins as one that is rendered with the chat template, but {error}.",

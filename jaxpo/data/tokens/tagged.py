@@ -38,7 +38,7 @@ def tagged_segments(
         words = record.sides[0].words
         try:
             numbers = [number_of(record.row, word, cut.classes) for word in words]
-            tokens, column = laid(text, words, numbers, ids, tokenizer, counts)
+            tokens, column = laid(record.row, text, words, numbers, ids, tokenizer, counts)
             kept = len(tokens) <= cut.max_length or _is_cut(record, len(tokens), cut, counts)
         except DataError as error:
             bad(error)
@@ -59,6 +59,7 @@ def tagged_segments(
 
 
 def laid(
+    row: Row,
     text: str,
     words: Sequence[Word],
     numbers: Sequence[int],
@@ -71,10 +72,16 @@ def laid(
     Args:
       numbers: of the words' classes, -1 = none.
       ids: the text's tokens.
+
+    Raises:
+      DataError: they do not spell the text; names file and row.
     """
     tokens = np.concatenate([[tokenizer.bos_id], ids]).astype(np.int32)
     column = np.zeros(len(tokens), np.int32)
-    places = token_places(ids, text, [(word.start, word.end) for word in words], tokenizer)
+    try:
+        places = token_places(ids, text, [(word.start, word.end) for word in words], tokenizer)
+    except DataError as error:
+        raise row.placed(error) from error
     taken = 0
     for number, (first, last) in zip(numbers, places, strict=True):
         own = first >= taken

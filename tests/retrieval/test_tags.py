@@ -152,6 +152,10 @@ def test_unknown_classes_are_refused_and_words_that_are_cut_off_counted(tokenize
     dropped = Counter()
     assert not list(tagged_segments(records, tokenizer, Cut(3, "drop", classes=CLASSES), dropped, print))
     assert dropped["dropped_longer_than_max_length"] == 1
+    bad = []
+    assert not list(tagged_segments(records, tokenizer, Cut(3, "error", classes=CLASSES), Counter(), bad.append))
+    assert re.match(r"rows.jsonl, row 1: \d+ tokens, but max_length is 3", str(bad[0]))
+    assert str(bad[0]).endswith("set data.truncation to response_right or drop.")
 
 
 def test_tokens_that_do_not_spell_their_text_are_told_with_file_and_row(tokenizer, monkeypatch):

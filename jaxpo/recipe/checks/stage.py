@@ -20,7 +20,8 @@ from jaxpo.recipe.checks.model import direction_problems, origin_problems, own_m
 from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
 from jaxpo.recipe.checks.qat import qat_problems
 from jaxpo.recipe.checks.routing import routing_problems
-from jaxpo.recipe.kinds import Kind, find_method, kind_of, kinds_for
+from jaxpo.recipe.kind import Kind
+from jaxpo.recipe.kinds import find_method, kind_of, kinds_for
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, with_models
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from diffusion.base import CONFIG, IMAGE, SCHEDULE, base, random_times, unit_noise
 from evidence.claims._scene_images import BATCH, MOMENTS, MOST, SAMPLER_STEPS, WANTED
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.corpora.scenes import COLOURS, REWARDS, VOCABULARY, Scene, adherence, draw, encode, exact, render
 from jaxpo.diffusion.ddim import sample
@@ -53,6 +53,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2),
     threshold=0.0,
     min_share=0.6,
+    not_reproduced=NotReproduced(
+        "It has the sign on every seed, and the base's 66% of the clauses become 75% with omega 0.3 and 71% with omega 1 "
+        "after as many steps; but that is at a denoising loss of 1.3 to 1.9 times the base's, and where it is 1.1 times "
+        "as large, 71 and 70% are shown, a lead of 0.2 to 1.3 points.",
+        (-0.03, -0.001),
+    ),
 )
 
 

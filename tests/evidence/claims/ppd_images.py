@@ -90,9 +90,9 @@ def branch(params: Tree) -> Tree:
 
 
 @jax.jit
-def trained(start: Tree, data: Tree, key: jax.Array) -> Tree:
+def trained(start: Tree, data: Tree, key: jax.Array, rate: float) -> Tree:
     """The parameters after every `BETWEEN` steps, stacked."""
-    optimizer = optax.masked(optax.adam(RATE), branch)
+    optimizer = optax.masked(optax.adam(rate), branch)
     ours = branch(start)
 
     def loss(params: Tree, batch: Tree, key: jax.Array) -> jax.Array:
@@ -135,13 +135,13 @@ def held_out_loss(params: Tree, images: jax.Array, tokens: jax.Array, users: jax
     return squared_error(output, target(SCHEDULE, images, noise, t)).mean()
 
 
-def course(seed: int, *, alike: bool) -> dict[str, np.ndarray]:
+def course(seed: int, rate: float, *, alike: bool) -> dict[str, np.ndarray]:
     """`brightness` and `left`: win rates at the beginning and at every moment; `drift`."""
     start, data = model(users=WIDTH)[0], data_of(people_of(PEOPLE, 10_000 * seed))
     users = known(people_of(STRANGERS, 10_000 * seed + 5000))
     if alike:
         data, users = {**data, "users": jnp.ones_like(data["users"])}, jnp.ones_like(users)
-    moments = trained(start, data, jax.random.key(seed))
+    moments = trained(start, data, jax.random.key(seed), rate)
     models = [start, *(jax.tree.map(lambda x, k=k: x[k], moments) for k in range(MOMENTS))]
     prompts = draw(LOOK, 2000 + seed, unplaced=1.0)
     tokens, noise = words([x.caption for x in prompts]), unit_noise(seed, LOOK)
@@ -163,8 +163,9 @@ def _wins(reward: str, images: list[np.ndarray], taste: int) -> np.ndarray:
     return np.asarray([np.mean((x > values[0]) + 0.5 * (x == values[0])) for x in values])
 
 
-def measure(seed: int) -> dict[str, float]:
-    found = {"ppd": course(seed, alike=False), "alike": course(seed, alike=True)}
+def figures(seed: int, rate: float) -> dict[str, float]:
+    """Of one seed at a learning rate."""
+    found = {"ppd": course(seed, rate, alike=False), "alike": course(seed, rate, alike=True)}
     moments = {
         "steps": dict.fromkeys(found, -1),
         "drift": {name: int(np.flatnonzero(x["drift"] <= MOST)[-1]) for name, x in found.items()},
@@ -184,3 +185,7 @@ def measure(seed: int) -> dict[str, float]:
         **each,
         **{f"drift, {name}": float(x["drift"][-1]) for name, x in found.items()},
     }
+
+
+def measure(seed: int) -> dict[str, float]:
+    return figures(seed, RATE)

@@ -14,7 +14,7 @@ from diffusion.base import CONFIG, SCHEDULE, predict, unit_noise, words
 from diffusion.train_base import RATE as BASE_RATE
 from diffusion.train_base import UNPLACED, WARMUP, loss
 from evidence.claims._scene_images import MOST, SAMPLER_STEPS, WANTED, held_out_loss
-from evidence.harness import Claim
+from evidence.harness import Claim, NotReproduced
 
 from jaxpo.corpora.scenes import REWARDS, adherence, draw, exact, render
 from jaxpo.corpora.scenes.scene import Scene
@@ -48,6 +48,12 @@ CLAIM = Claim(
     seeds=(0, 1, 2),
     threshold=0.05,
     min_share=0.6,
+    not_reproduced=NotReproduced(
+        "The other way on every seed: brightness lies 0.16 to 0.17 from that of real pictures instead of 0.11 to 0.12, "
+        "and the place 3 to 5% further, as if the scale were larger; of the clauses 83 to 87% are shown instead of 80 "
+        "to 84%. The negative's denoising loss ends at 1.04 to 1.05 of the base's: equal drift is all steps.",
+        (-0.4, -0.1),
+    ),
 )
 
 

@@ -19,8 +19,8 @@ CLAIM: Claim = replace(
     not_reproduced=NotReproduced(
         "64% on average, at a denoising loss of 1.05 to 1.08 of the base's: 66 to 90% of the samples are brighter or "
         "darker as liked, but by place it is 47 to 53%. Strangers' embeddings do say it: a linear map, fitted to those "
-        "of the known people, finds which of left and right they like in nine cases of ten, and which of all four tastes "
-        "they have in five or six.",
+        "of the known people, finds which of left and right they like in nine cases of ten, and which of all four "
+        "tastes they have in five or six.",
         (-0.1, -0.001),
     ),
 )

@@ -57,7 +57,7 @@ LARGE = Shapes(
         caption_channels=512,
     ),
     batches=(1, 16),
-    steps=20,
+    steps=10,
     words=64,
 )
 SMALL = Shapes(

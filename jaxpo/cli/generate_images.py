@@ -98,6 +98,8 @@ def write_images(args: argparse.Namespace, parser: Parser) -> int:
         problems.append("--guide-users: guidance 1 never asks about the empty caption; give another --guidance.")
     if args.out is None:
         problems.append("generate: --out FOLDER says where the images go.")
+    elif args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        problems.append(f"--out {args.out}: exists already; remove it or name another folder.")
     if problems:
         raise ConfigError(problems)
     rewards = {name: reward_of(name) for name in args.score or ()}

@@ -105,6 +105,7 @@ def keep(out: Path, params: Any, config: Any, about: Any, tokenizer: Any, genera
     from jaxpo.convert.hf import folder_in_making
     from jaxpo.convert.model_io import TOKENIZER, load_model, save_model
     from jaxpo.data.chat.template_choice import announcements
+    from jaxpo.models.family import family
 
     # An import that was interrupted must not look finished: a model without its tokenizer can be read as well.
     with folder_in_making(out, overwrite=False) as partial:
@@ -113,7 +114,8 @@ def keep(out: Path, params: Any, config: Any, about: Any, tokenizer: Any, genera
         if tokenizer is not None:
             tokenizer.save(partial / TOKENIZER)
         count = check_equal(params, load_model(partial).params["model"], out)
-    for line in announcements(tokenizer) if tokenizer is not None else ():
+    chats = family(config).denoise is None
+    for line in announcements(tokenizer, chats=chats) if tokenizer is not None else ():
         print(line)
     print(f"{out}: {count:,} parameters, read back bit for bit")
 

@@ -96,12 +96,15 @@ def as_text(text: str, where: str) -> str:
 def load_with_tokenizer(path: Path) -> Any:
     """A model that can read and write text."""
     from jaxpo.convert.model_io import load_model
-    from jaxpo.data.chat.template_choice import template_of
+    from jaxpo.data.chat.template_choice import announcements
+    from jaxpo.models.family import family
 
     model = load_model(path)
     if model.tokenizer is None:
         raise CheckpointError(f"{path}: holds no tokenizer, so text cannot be generated; put tokenizer.json beside it.")
     # Beside the answers, which may be read by programs.
-    for line in (*model.tokenizer.notes, *template_of(model.tokenizer).notes[:1]):
+    for line in announcements(model.tokenizer, chats=family(model.config).denoise is None)[
+        : len(model.tokenizer.notes) + 1
+    ]:
         print(line, file=sys.stderr)
     return model

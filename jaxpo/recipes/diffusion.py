@@ -146,26 +146,32 @@ def ppd(base: str | None = None, people: int = 8, pretrain_steps: int = 3000, st
     return replace(run, model=replace(MODEL, user_channels=users.width), probes=(*run.probes, PeopleProbe(users)))
 
 
-def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int = 1500, steps: int = 100) -> Run:
-    """A preference model of long captions, a model that reads them clause by clause, and the reward stage after it.
+def longalign(
+    omega: float = 0.3,
+    base: str | None = None,
+    pretrain_steps: int = 3000,
+    align_steps: int = 1500,
+    denscore_steps: int = 1500,
+    steps: int = 100,
+) -> Run:
+    """A model that learns to read long captions clause by clause, a preference model of them, and the reward stage.
 
     Args:
       omega: weight of what all captions share; 1 = the score itself.
-      align_steps, denscore_steps, steps: optimiser steps of the three stages.
+      base: a model of short captions to start from instead of pre-training one.
+      pretrain_steps, align_steps, denscore_steps, steps: optimiser steps of the stages.
     """
     segments = ImageData(segments=SEVERAL[1] + 1)
     align = Denoise(
-        name=START,
+        name="align",
         data=scenes(LONG, HELD_OUT_LONG),
         images=segments,
-        init_from="random",
         rows_per_step=64,
         max_steps=align_steps,
+        eval_steps=500,
         eval_rows=128,
         logging_steps=50,
-        ema_decay=0.998,
-        use_ema=True,
-        optimizer=PRETRAINING,
+        optimizer=replace(PRETRAINING, learning_rate=1e-3, warmup_steps=50),
     )
     denscore = Denoise(
         name="denscore",
@@ -185,16 +191,16 @@ def longalign(omega: float = 0.3, align_steps: int = 6000, denscore_steps: int =
         beside=(("reward", Beside("denscore")),),
         data=scenes(LONG),
         images=segments,
-        init_from=START,
+        init_from="align",
         rows_per_step=16,
         max_steps=steps,
         logging_steps=10,
         optimizer=aligning(3e-5),
     )
     probe = SceneProbe(things=SEVERAL, segments=segments.segments)
-    run = of("longalign", (denscore, align, reward), None, align_steps, Scenes(long=8192, pairs=8), probe)
+    run = of("longalign", (align, denscore, reward), base, pretrain_steps, Scenes(long=8192, pairs=8), probe)
     # The preference model among them has no form outside of jaxpo.
-    return replace(run, stages=run.stages[1:], corpus=replace(run.corpus, scenes=8), export=False)
+    return replace(run, export=False)
 
 
 def scenes(train: str, held_out: str | None = None) -> Data:

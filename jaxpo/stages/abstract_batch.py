@@ -54,9 +54,9 @@ def stage_batch(stage: Any, config: Any, mesh: Mesh) -> StepBatch:
 def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
     """Images or pairs of a denoiser's size, with captions that its text tower reads or states of texts."""
     rows_per_shard(stage, mesh)
-    needs, images, rows, words = method_of(stage).NEEDS, stage.images, stage.rows_per_step, limits(config).context
-    size, parts = images.size or config.sample_size, 1 if not words else images.segments
-    text = (rows, parts, words or stage.data.max_length)
+    method, images, rows, words = method_of(stage), stage.images, stage.rows_per_step, limits(config).context
+    needs, size = method.NEEDS, images.size or config.sample_size
+    text = (rows, images.segments if words or method.READS_WORDS else 1, words or stage.data.max_length)
     shapes = {"rewards": (rows, 2), "user": (rows, images.users.tokens, images.users.width)}
     columns = {
         USER_TOKENS if name == "user" else name: _array(shapes.get(name, (rows,)), np.float32)

@@ -21,7 +21,7 @@ from jaxpo.data.media.features import Features, named
 from jaxpo.data.packing.ahead import prefetched
 from jaxpo.data.packing.batch import Media
 from jaxpo.data.packing.loader import Loader
-from jaxpo.data.packing.media import media_of
+from jaxpo.data.packing.media import leave_out, media_of
 from jaxpo.data.tokens.dataset import Dataset
 from jaxpo.data.tokens.examples import Example
 from jaxpo.data.tokens.layout import Layout
@@ -197,15 +197,18 @@ class Making:
 
 
 def _images(dataset: Dataset) -> dict[str, int]:
-    """Each image by its contents, and an example that shows it."""
+    """Each image by its contents, and an example that shows it; DataError for a file that cannot be read."""
     found: dict[str, int] = {}
     assert dataset.sight is not None
     for start in range(0, len(dataset), READ):
         numbers = range(start, min(start + READ, len(dataset)))
         for number, example in zip(numbers, dataset.store.read(numbers), strict=True):
             limits = dataset.sight.limits(dataset.files[example.file])
-            for picture in example.pictures:
-                found.setdefault(named(picture, limits), number)
+            for i, picture in enumerate(example.pictures):
+                try:
+                    found.setdefault(named(picture, limits), number)
+                except BadImage as error:
+                    leave_out(dataset, example, BadImage(f"image {i}: {error.message}", remedy=error.remedy))
     return found
 
 

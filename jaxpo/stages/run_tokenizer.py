@@ -13,6 +13,7 @@ from jaxpo.data.tokenizer.tokenizer import Tokenizer, train_tokenizer
 from jaxpo.data.tokens.seeing import with_images
 from jaxpo.data.tokens.texts import texts_of
 from jaxpo.errors import ConfigError
+from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, trained
 
 Say = Callable[[str], None]
@@ -23,7 +24,8 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
 
     Args:
       files: to train one on, where the run trains its own.
-      say: told where it comes from, and what is to be known of its chat template.
+      say: told where it comes from, and what is to be known of it, its chat template too unless all stages read
+        captions.
 
     Raises:
       ConfigError: the model that training starts from has another tokenizer, or none where its own is asked for.
@@ -36,7 +38,7 @@ def run_tokenizer(run: Run, directory: Path, files: tuple[str, ...], say: Say) -
     problems = [p for name, path in origins(run) for p in _unlike(tokenizer, name, path, run, say)]
     if problems:
         raise ConfigError(problems)
-    for line in announcements(tokenizer):
+    for line in announcements(tokenizer, chats=any(kind_of(stage).runs != "denoise" for stage in run.stages)):
         say(line)
     if not kept:
         tokenizer.save(folder)

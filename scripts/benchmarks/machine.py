@@ -10,7 +10,19 @@ from pathlib import Path
 
 from jaxpo.cli.allocator import reason_against
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "transformers", "trl", "peft", "liger-kernel")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "diffusers",
+    "liger-kernel",
+)
 
 
 def facts() -> dict[str, object]:

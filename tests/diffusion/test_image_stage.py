@@ -200,6 +200,8 @@ def test_images_are_drawn_with_seeds_a_grid_and_rewards(whole, tmp_path, capsys)
     assert Image.open(tmp_path / "a" / "grid.png").size == (2 * 129 + 1, 2 * 129 + 1)
     _, again = drawn(whole, tmp_path / "b", captions[0], "--seed", "6")
     np.testing.assert_allclose(again[0].astype(int), images[1], atol=1)
+    assert main(["generate", str(whole / "stages" / "pretrain"), "red", "--out", str(tmp_path / "a")]) == 2
+    assert f"--out {tmp_path / 'a'}: exists already; remove it or name another folder." in capsys.readouterr().err
 
 
 def test_a_reward_of_images_is_tried_before_any_is_drawn(tmp_path):
@@ -380,6 +382,8 @@ def test_states_of_texts_are_read_at_the_width_of_either_family(tmp_path):
     mesh = make_mesh({"fsdp": 1}, jax.devices()[:1])
     for name, width in (("stable_diffusion_1_5", 768), ("pixart_sigma_512", 4096)):
         assert image_batch(stage, preset(name), mesh).states.shape == (8, stage.data.max_length, width)
+    planned = image_batch(dataclasses.replace(longalign, data=data), UNET, mesh)
+    assert (planned.tokens.shape, planned.states.shape) == ((8, 2, 5), (8, 5, 12))
 
 
 def test_methods_that_draw_their_own_images_are_given_captions_alone(tmp_path):

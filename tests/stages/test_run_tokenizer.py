@@ -14,7 +14,7 @@ import stages.recipe as recipes
 import tokenizers
 from fakes.chat_templates import DEFAULT_SYSTEM
 
-from jaxpo.config import SFT, Data, Run, Tokenizer
+from jaxpo.config import SFT, Data, Denoise, Run, Tokenizer
 from jaxpo.convert.config_json import config_to_json
 from jaxpo.data.tokenizer.tokenizer import Tokenizer as Loaded
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
@@ -22,6 +22,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.merging.files import template_lines
 from jaxpo.stages.run_inputs import RunInputs, make_inputs
+from jaxpo.stages.run_tokenizer import run_tokenizer
 
 ROW = {"messages": [{"role": "user", "content": "open"}, {"role": "assistant", "content": "close"}]}
 
@@ -114,6 +115,16 @@ def test_another_template_than_the_models_is_said(inputs, model, tmp_path):
     (tmp_path / "bare" / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes())
     _, said = inputs(model_from=model, path=tmp_path / "bare")
     assert any("has another chat template than" in line for line in said)
+
+
+def test_stages_that_read_captions_are_not_told_of_templates(model, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "tokenizer.json").write_bytes((model / "tokenizer.json").read_bytes())
+    for stages, told in (((Denoise(),), 0), ((Denoise(), SFT()), 1)):
+        said: list[str] = []
+        run = Run(tokenizer=Tokenizer(path=str(tmp_path / "bare")), stages=stages)
+        run_tokenizer(run, tmp_path / f"run{told}", (), said.append)
+        assert sum("holds no chat template" in line for line in said) == told
 
 
 def test_a_model_without_a_tokenizer(inputs, model, other):

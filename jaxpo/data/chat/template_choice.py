@@ -42,8 +42,10 @@ def template_of(tokenizer: Tokenizer | None) -> ChatTemplate:
     return ChatTemplate() if tokenizer is None or not tokenizer.files.templates else _own(tokenizer)
 
 
-def announcements(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """What a user should know of a tokenizer and its template, one line each."""
+def announcements(tokenizer: Tokenizer, *, chats: bool = True) -> tuple[str, ...]:
+    """What a user should know of a tokenizer and, where conversations may be read, of its template, one line each."""
+    if not chats:
+        return tuple(note for note in tokenizer.notes if note != tokenizer.files.note)
     return (*tokenizer.notes, *template_of(tokenizer).notes)
 
 

@@ -54,13 +54,24 @@ def media_of(dataset: Dataset, example: Example) -> tuple[Patches, ...] | None:
     try:
         return dataset.sight.media(example.pictures, file)
     except BadImage as error:
-        remedy = error.remedy or "Replace it, or set data.images.on_bad_image to skip."
-        bad = example.error(error.message, field=COLUMN, remedy=remedy, file=file)
-        if not dataset.sight.leaves_out(file, example.row, bad):
-            raise bad from error
-        if len(dataset.sight.missed) == len(dataset):
-            raise DataError(f"no example is left: all {len(dataset)} have a broken image. The last: {bad}") from error
+        leave_out(dataset, example, error)
         return None
+
+
+def leave_out(dataset: Dataset, example: Example, error: BadImage) -> None:
+    """Count an example whose image cannot be used among those that are left out.
+
+    Raises:
+      DataError: such rows are not left out, and what `media_of` raises.
+    """
+    assert dataset.sight is not None
+    file = dataset.files[example.file]
+    remedy = error.remedy or "Replace it, or set data.images.on_bad_image to skip."
+    bad = example.error(error.message, field=COLUMN, remedy=remedy, file=file)
+    if not dataset.sight.leaves_out(file, example.row, bad):
+        raise bad from error
+    if len(dataset.sight.missed) == len(dataset):
+        raise DataError(f"no example is left: all {len(dataset)} have a broken image. The last: {bad}") from error
 
 
 def empty_media(dataset: Dataset, caps: Caps, blocks: int) -> dict[str, Media]:

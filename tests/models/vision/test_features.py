@@ -197,6 +197,25 @@ def test_broken_images_are_left_out_alike(tmp_path, params):
     assert set(reading(loader, features).batch(0).example_id.tolist()) == {1, -1}
 
 
+def test_a_file_that_is_gone_is_named_with_its_row(tmp_path, params, monkeypatch):
+    """Of rows that an earlier version tokenised, whose images have no digest and are read to be known."""
+    Image.fromarray(np.zeros((*SHAPES[0], 3), np.uint8)).save(tmp_path / "0.png")
+    row = {"prompt": "a?", "completion": "b", "images": ["0.png"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    loader = loader_of(tmp_path)
+    kind, read = type(loader.dataset.store), loader.dataset.store.read
+
+    def earlier(self, numbers):
+        for example in read(numbers):
+            pictures = tuple(dataclasses.replace(x, digest=b"") for x in example.pictures)
+            yield dataclasses.replace(example, pictures=pictures)
+
+    monkeypatch.setattr(kind, "read", earlier)
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 1, field 'images': image 0: .*no such file.* skip"):
+        features_of(loader, params, tmp_path / "features")
+
+
 def test_features_that_somebody_took_away_are_told(folder, tmp_path):
     empty = Features(tmp_path / "empty", "key", config().vision.hidden_size, "float32")
     with pytest.raises(DataError, match=r"holds no features of it.*Start the run again"):

@@ -55,9 +55,10 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
     each = len(layout.roles)
     places, shared = layout.places(answers)
     for common in shared:
-        at = common.row, slice(common.start, common.start + len(common.tokens))
-        tokens[at], segment_ids[at], positions[at] = common.tokens, common.slot + 1, np.arange(len(common.tokens))
-        masks["prompt"][common.row, common.start + 1 : at[1].stop] = True
+        row, first, end = common.row, common.start, common.start + len(common.tokens)
+        tokens[row, first:end], segment_ids[row, first:end] = common.tokens, common.slot + 1
+        positions[row, first:end] = np.arange(end - first)
+        masks["prompt"][row, first + 1 : end] = True
     for i, (answer, place) in enumerate(zip(answers, places, strict=True)):
         row, slot, start = place.row, place.slot, place.start
         first, end = ends_of(answer, place)

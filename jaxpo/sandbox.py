@@ -8,36 +8,28 @@ fence; the limits are the kernel's. Imports no jax.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
 import os
-import re
-import resource
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
 
 from jaxpo.errors import ConfigError
+from jaxpo.watched import Result, watched
 
-Kind = Literal["ok", "raised", "timed out", "out of memory", "too much output"]
 ROOT = "/sandbox"
 WORK, INPUT = "work", "input"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 """What a program needs of the machine, read-only, where it exists."""
 FIRST_UID = 1 << 30
 """Users that nobody is: each sandbox of a root's process has one of its own, by which the kernel counts processes."""
-OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|annot allocate memory|out of memory", re.IGNORECASE)
 # Runs inside: what it lowers here holds for the foreign program and all that it starts.
 LAUNCHER = """
 import json, os, resource, sys
@@ -74,44 +66,6 @@ class Limits:
         ]
         if problems:
             raise ConfigError(problems)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a program ended.
-
-    Attributes:
-      kind: "ok", it ended with 0 within its limits; "raised", with another code; "timed out" and "out of memory", it
-        met that limit; "too much output", it ended, and what is kept is not all that it printed.
-      output, errors: what it printed, cut at `Limits.output` bytes each.
-      printed: bytes of both together, the dropped ones too.
-      code: of its end; above 128 a signal's number + 128; None when it was stopped for its time.
-      seconds: that it took.
-    """
-
-    kind: Kind
-    output: str
-    errors: str
-    printed: int
-    code: int | None
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether it ended with 0 within every limit."""
-        return self.kind == "ok"
-
-    @property
-    def why(self) -> str:
-        """What went wrong, in one line; nothing when it is ok."""
-        last = self.errors.strip().rpartition("\n")[2][:200]
-        return {
-            "ok": "",
-            "raised": f"ended with {self.code}" + (f": {last}" if last else ""),
-            "timed out": f"was stopped after {self.seconds:.1f} s",
-            "out of memory": "asked for more memory than it may have",
-            "too much output": f"printed {self.printed:,} bytes, more than are kept",
-        }[self.kind]
 
 
 @dataclass(frozen=True)
@@ -160,7 +114,8 @@ class Sandbox:
             uid = FIRST_UID + secrets.randbelow(FIRST_UID) if fenced and os.geteuid() == 0 else 0
             launch = [sys.executable, "-I", "-S", "-c", LAUNCHER, json.dumps(self._rlimits(fenced)), str(uid), *command]
             fence = self._fence(folder) if fenced else []
-            return _watched([*fence, *launch], folder / WORK, stdin, self.limits, ROOT if fenced else name)
+            home = f"{ROOT if fenced else name}/{WORK}"
+            return watched([*fence, *launch], folder / WORK, stdin, self.limits, home)
 
     def _fence(self, folder: Path) -> list[str]:
         """bubblewrap's command line."""
@@ -237,97 +192,3 @@ def _tasks_of(uid: int) -> int:
         except OSError:  # It has ended meanwhile.
             continue
     return found
-
-
-def _watched(command: Sequence[str], folder: Path, stdin: str, limits: Limits, home: str) -> Result:
-    """Start it, read what it prints, and stop it in time."""
-    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": f"{home}/{WORK}"}
-    environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    outputs = [_Kept(stream, limits.output) for stream in (process.stdout, process.stderr)]
-    threading.Thread(target=_feed, args=(process.stdin, stdin.encode()), daemon=True).start()
-    end = _End(process.pid)
-    end.join(limits.seconds)
-    timed_out = end.is_alive()
-    # The whole session: behind bubblewrap all of it dies with its first process, elsewhere what it left running.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    end.join()
-    process.returncode = end.code
-    for kept in outputs:
-        kept.join(1.0)
-    seconds = time.monotonic() - began
-    return _result(outputs, None if timed_out else end.code, seconds, end.peak, limits)
-
-
-def _result(outputs: Sequence[_Kept], code: int | None, seconds: float, peak: int, limits: Limits) -> Result:
-    output, errors = (kept.text() for kept in outputs)
-    last = errors.strip().rpartition("\n")[2]
-    kind: Kind
-    if code is None:
-        kind = "timed out"
-    elif code and (OUT_OF_MEMORY.search(last) or peak > 0.9 * limits.memory):
-        kind = "out of memory"
-    elif code:
-        kind = "raised"
-    elif any(kept.count > limits.output for kept in outputs):
-        kind = "too much output"
-    else:
-        kind = "ok"
-    return Result(kind, output, errors, sum(kept.count for kept in outputs), code, seconds)
-
-
-def _feed(stream: IO[bytes] | None, data: bytes) -> None:
-    assert stream is not None
-    # It need not read its input.
-    with contextlib.suppress(BrokenPipeError):
-        stream.write(data)
-        stream.close()
-
-
-class _Kept(threading.Thread):
-    """Reads a stream to its end: keeps its beginning and counts the rest."""
-
-    def __init__(self, stream: Any, most: int):
-        super().__init__(daemon=True)
-        self.count, self._parts, self._stream, self._most = 0, b"", stream, most
-        self.start()
-
-    def run(self) -> None:
-        while part := self._stream.read1(1 << 16):
-            self.count += len(part)
-            self._parts += part[: self._most - len(self._parts)]
-        self._stream.close()
-
-    def text(self) -> str:
-        """What is kept."""
-        return self._parts.decode(errors="replace")
-
-
-class _End(threading.Thread):
-    """Waits for a process: its code, as a shell tells it, and the most memory that it or its children had.
-
-    What the kernel counts begins with the memory of whoever started it: below the most that this process had it says
-    nothing, and is 0 here.
-    """
-
-    def __init__(self, pid: int):
-        super().__init__(daemon=True)
-        self.code, self.peak, self._pid = 0, 0, pid
-        self.start()
-
-    def run(self) -> None:
-        _, status, used = os.wait4(self._pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        self.code = 128 - code if code < 0 else code
-        self.peak = used.ru_maxrss << 10 if used.ru_maxrss > inherited else 0

@@ -8,8 +8,6 @@ description (shapes and dtypes), so that a mismatch is reported leaf by leaf bef
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,18 +23,17 @@ from jaxpo.checkpoint.fingerprint import leaf_fingerprints
 from jaxpo.checkpoint.integrity import FORMAT, META, is_machine, read_document, short, unreadable, unreadable_json
 from jaxpo.checkpoint.orbax_alone import alone, counted_apart
 from jaxpo.checkpoint.quiet import quiet, quiet_orbax
-from jaxpo.data.durable import seal, sync
-from jaxpo.errors import CheckpointError, DamagedError, writing
+from jaxpo.checkpoint.step_folders import StepFolders
+from jaxpo.data.durable import seal
+from jaxpo.errors import CheckpointError, DamagedError
 from jaxpo.sharding.turns import words_of_all, works_alone
 
 Tree = Any
 CHECKPOINTS = "checkpoints"
 """Folder of a stage's checkpoints, in that of the stage."""
-_DAMAGED, _DELETING = ".damaged", ".deleting"
-_LEFTOVERS = ("*.orbax-checkpoint-tmp*", f"*{UNSYNCED}", f"*{_DELETING}")
 
 
-class CheckpointStore:
+class CheckpointStore(StepFolders):
     """The checkpoints of one stage, `directory/00000012` for step 12.
 
     Args:
@@ -44,40 +41,20 @@ class CheckpointStore:
         Reading changes nothing, so that others can read the checkpoints of a run in progress.
       keep: newest checkpoints to keep; protected steps are kept besides. None = all.
       committed: called on process 0 for every checkpoint that is complete, on the thread that saved it.
-
-    Attributes:
-      limit: the step that is gone back to (`back_to`); those after it do not count. None = all count.
     """
 
     def __init__(self, directory: Path | str, keep: int | None = 2, committed: Callable[[], None] = lambda: None):
         if keep is not None and keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
-        self.directory = Path(directory).absolute()
+        super().__init__(directory)
         self.keep = keep
         self._committed = committed
-        self.limit: int | None = None
         self._pending: tuple[int, Commit] | None = None
         self._documents: dict[int, dict[str, Any]] = {}
         self._protected: set[int] = set()
         self._registry = ocp.handlers.local_registry()
         self._registry.add(_JsonFile, checkpointable_name="meta")
         quiet_orbax()
-        self._clean = False
-
-    def path(self, step: int) -> Path:
-        """Directory of the checkpoint of `step`."""
-        return self.directory / f"{step:08d}"
-
-    def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
-        found = self.directory.iterdir() if self.directory.is_dir() else ()
-        steps = sorted(int(p.name) for p in found if p.name.isdigit() and p.is_dir())
-        return [step for step in steps if self.limit is None or step <= self.limit]
-
-    def latest(self) -> int | None:
-        """Newest complete step, or None."""
-        steps = self.steps()
-        return steps[-1] if steps else None
 
     def protect(self, step: int | None) -> None:
         """Keep the checkpoint of `step` whatever comes after it (the best one); replaces the earlier choice."""
@@ -94,7 +71,7 @@ class CheckpointStore:
         self.wait()
         if step in self.steps():
             return
-        self._clean_up()
+        self.clean_up()
         named = leaves.named_leaves(state)
         leaves.require_shardings(named, f"checkpoint of step {step}")
         document = {
@@ -243,15 +220,8 @@ class CheckpointStore:
         )
 
     def set_aside(self, step: int) -> Path:
-        """Take a damaged checkpoint out of the count, under a name that is returned; nothing of it is lost."""
-        path = self.path(step)
         self._documents.pop(step, None)
-        if jax.process_index() == 0:
-            names = (path.with_name(path.name + _DAMAGED + end) for end in ("", *(f".{n}" for n in range(1, 1000))))
-            path.rename(moved := next(name for name in names if not name.exists()))
-            sync(self.directory)
-            return moved
-        return path.with_name(path.name + _DAMAGED)
+        return super().set_aside(step)
 
     def _save_error(self, step: int, error: Exception) -> CheckpointError:
         self._clean = False
@@ -262,46 +232,26 @@ class CheckpointStore:
             "Free space or choose another directory, then run the same command again."
         )
 
-    def back_to(self, step: int) -> None:
-        """The run goes on from an earlier checkpoint; those after it do not count, and go when it has been read."""
-        self.limit = step
-
     def discard_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: the run goes on from an earlier one."""
         self.wait()
         self.limit = None
         if jax.process_index() == 0:
             for later in [s for s in self.steps() if s > step]:
-                self._remove(later)
+                self.remove(later)
         # Until process 0 is done the others would still see a later checkpoint.
         together("discard_after")
-
-    def _clean_up(self) -> None:
-        """Remove leftovers once, and see that a folder can be made: Orbax's threads would wait minutes for one."""
-        if jax.process_index() != 0:
-            return
-        if not self._clean:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in [found for pattern in _LEFTOVERS for found in self.directory.glob(pattern)]:
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            self._clean = True
-        probe = self.directory / f".{os.getpid()}{_DELETING}"
-        with writing(self.directory, probe):
-            probe.mkdir()
-            probe.rmdir()
 
     def _prune(self) -> None:
         if self.keep is None:
             return
         for step in self.steps()[: -self.keep]:
             if step not in self._protected:
-                self._remove(step)
+                self.remove(step)
 
-    def _remove(self, step: int) -> None:
-        doomed = self.path(step).with_name(self.path(step).name + _DELETING)
+    def remove(self, step: int) -> None:
         self._documents.pop(step, None)
-        self.path(step).rename(doomed)
-        shutil.rmtree(doomed)
+        super().remove(step)
 
 
 class _JsonFile(ocp.handlers.JsonHandler):

@@ -16,7 +16,8 @@ from jaxpo.cli.recipe import OPTIONS, read_request, renamed, resolve_request
 from jaxpo.config import Run
 from jaxpo.config.axes import AXES
 from jaxpo.errors import ConfigError, writing
-from jaxpo.recipe.checks.routing import check_origin, check_placement
+from jaxpo.recipe.checks.origin import check_origin
+from jaxpo.recipe.checks.routing import check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.located import located
 from jaxpo.train.chips import named_chip

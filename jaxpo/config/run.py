@@ -99,7 +99,8 @@ class Run:
       export: write an HF checkpoint of the last stage's model to `export/` and verify it.
       prompts: user turns answered at the end of each stage, shown in the report.
       probes: frozen dataclasses with `measure(context) -> {name: number or Measurement}`, run on the initial model and
-        after every stage; results go to `summary.json` and the report.
+        after every stage; results go to `summary.json` and the report. One that cannot measure every model says so
+        with `problems(config) -> sentences`, which is asked before the run.
       hang_timeout: seconds after which a step that has not ended counts as hung: the stacks of all threads go to
         `stages/STAGE/hung_steps.txt` and to the terminal. A stage's first step, which is compiled, and evaluation are
         not watched; 0 = nothing is.

@@ -39,6 +39,10 @@ class Work(RecipePart, ABC):
         """Earlier stages whose models it uses; "previous" is the last one that has a model."""
         return ()
 
+    def reward_models(self) -> tuple[str, ...]:
+        """Those of them that are to give every answer a reward by itself."""
+        return ()
+
     def problems(self) -> list[str]:
         """What is wrong with its own settings, one sentence each; asked before the run begins."""
         return []

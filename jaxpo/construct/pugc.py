@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,8 @@ REPLIES = ("Yes", "No")
 NO_QUESTION = ""
 ANSWERS = ("completion", "chosen", "rejected")
 """Columns that on-policy pairs take for answers."""
+Kept = tuple[Row, str, str]
+"""Row, post and question."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class PostQuestions(Work):
 
     Writes `rows.jsonl`: prompt, and the post for the judge. `OnPolicyPairs(judge=OverlapJudge())` samples answers to
     the prompts alone and keeps no column of its rows, so that no post is trained on. Posts whose question is longer
-    than they are, or that do not answer it, are left out and counted.
+    than they are, or that do not answer it, are left out and counted; so are those that writer or filter failed on, or
+    that a model cannot read whole, with the commonest reasons.
 
     Attributes:
       posts: files of rows with a text.
@@ -85,6 +90,9 @@ class PostQuestions(Work):
         by_model = self.writer is None or (self.filter is None and not self.unfiltered)
         return tuple(dict.fromkeys((*((self.model,) if by_model else ()), *asked)))
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.filter.reward_models() if isinstance(self.filter, Judge) else ()
+
     def problems(self) -> list[str]:
         found = super().problems()
         if not self.posts:
@@ -121,12 +129,10 @@ class PostQuestions(Work):
         return rows
 
     def run(self, context: WorkContext) -> dict[str, Any]:
-        rows, counts = self._posts(context.files(self.posts)), Counter[str]()
+        rows, counts, failures = self._posts(context.files(self.posts)), Counter[str](), Counter[str]()
         posts = [str(row.data[self.column]) for row in rows]
-        asked = [
-            (row, post, _first_line(question))
-            for row, post, question in zip(rows, posts, self._questions(rows, posts, context, counts), strict=True)
-        ]
+        written = self._questions(rows, posts, context, counts, failures)
+        asked = [(row, post, _first_line(own)) for row, post, own in zip(rows, posts, written, strict=True)]
         kept = []
         for row, post, question in asked:
             if not question:
@@ -137,20 +143,28 @@ class PostQuestions(Work):
                 kept.append((row, post, question))
         if n := counts["posts_shorter_than_their_question"]:
             context.say(f"{self.name}: {n} of {len(rows)} posts are shorter than their question; they are left out")
-        good = self._answered(kept, context, counts)
+        good = self._answered(kept, context, counts, failures)
         made = [
             {"prompt": [{"role": "user", "content": question}], self.column: post}
             for (_, post, question), ok in zip(kept, good, strict=True)
             if ok
         ]
-        report = {"posts": len(rows), "questions": len(made), **counts}
+        report: dict[str, Any] = {"posts": len(rows), "questions": len(made), **counts}
+        if failures:
+            report["failures"] = dict(failures.most_common(5))
+            context.say(f"{self.name}: {failures.total()} failures, most often: {failures.most_common(1)[0][0]}")
         if not made:
             raise DataError(f"stage {self.name}: no question is left: {report}.")
         write_jsonl(context.folder / ROWS, made)
         return report
 
     def _questions(
-        self, rows: Sequence[Row], posts: Sequence[str], context: WorkContext, counts: Counter[str]
+        self,
+        rows: Sequence[Row],
+        posts: Sequence[str],
+        context: WorkContext,
+        counts: Counter[str],
+        failures: Counter[str],
     ) -> list[str]:
         """One for every post; "" where nobody gave one, or the post leaves the model no room."""
         if self.writer is None:
@@ -174,12 +188,15 @@ class PostQuestions(Work):
             patience=Patience(),
             say=context.say,
             check=context.check,
-        ).values
-        return [replies.get(item.key(None), NO_QUESTION) for item in items]
+        )
+        failures.update(replies.failures.values())
+        return [replies.values.get(item.key(None), NO_QUESTION) for item in items]
 
-    def _answered(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext, counts: Counter[str]) -> list[bool]:
+    def _answered(
+        self, kept: Sequence[Kept], context: WorkContext, counts: Counter[str], failures: Counter[str]
+    ) -> list[bool]:
         """Whether each post answers its question; of those that the filter failed on nobody knows, and they do not."""
-        scores = self._scores(kept, context)
+        scores = self._scores(kept, context, failures)
         good = [score is not None and score >= self.filter_at for score in scores]
         failed = scores.count(None)
         counts["posts_that_do_not_answer"] = len(kept) - sum(good) - failed
@@ -187,21 +204,31 @@ class PostQuestions(Work):
             counts["posts_filter_failed"] = failed
         return good
 
-    def _scores(self, kept: Sequence[tuple[Row, str, str]], context: WorkContext) -> list[float | None]:
+    def _scores(self, kept: Sequence[Kept], context: WorkContext, failures: Counter[str]) -> list[float | None]:
         """What the filter gives each post as an answer to its question; None where it failed."""
         if self.unfiltered or not kept:
             return [np.inf] * len(kept)
         if self.filter is not None:
             items = [Item(question, post, row) for row, post, question in kept]
             ask = plainly(say=context.say, check=context.check)
-            scores = score_all(self.filter, items, context.network, context.folder, ask, "filter").values
-            return [scores.get(item.key(None)) for item in items]
-        network = context.network(self.model)
+            whole = partial(context.network, max_length="whole")
+            found = score_all(self.filter, items, whole, context.folder, ask, "filter")
+            failures.update(found.failures.values())
+            return [found.values.get(item.key(None)) for item in items]
+        network = context.network(self.model, "whole")
         texts = [FILTER.format(question=question, post=post) for _, post, question in kept]
         chats = [[{"role": "user", "content": text}] for text in texts]
-        yes, no = (network.logps(chats, [reply] * len(chats)) for reply in REPLIES)
-        sure: list[float | None] = np.exp(-np.logaddexp(0.0, no - yes)).tolist()
-        return sure
+        uncut = replace(network, max_length=sys.maxsize)
+        both = (uncut.segments(chats, [reply] * len(chats)) for reply in REPLIES)
+        longest = [max(len(yes.tokens), len(no.tokens)) for yes, no in zip(*both, strict=True)]
+        fitting = [i for i, length in enumerate(longest) if length <= network.max_length]
+        if left := len(chats) - len(fitting):
+            failures[f"question and post are longer than the {network.max_length} tokens that the filter reads"] += left
+        if not fitting:
+            return [None] * len(chats)
+        yes, no = (network.logps([chats[i] for i in fitting], [reply] * len(fitting)) for reply in REPLIES)
+        sure = dict(zip(fitting, np.exp(-np.logaddexp(0.0, no - yes)).tolist(), strict=True))
+        return [sure.get(i) for i in range(len(chats))]
 
 
 def _first_line(text: str) -> str:

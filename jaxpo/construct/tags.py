@@ -36,9 +36,9 @@ class Tag(Construction):
         network = tools.network("reward")
         for first in range(0, len(rows), BLOCK):
             some = rows[first : first + BLOCK]
-            read = [self._read(row) for row in some]
+            read = [(row, *self._read(row)) for row in some]
             classes, found = network.word_classes(read)
-            for row, (text, words), shares in zip(some, read, found, strict=True):
+            for (row, text, words), shares in zip(read, found, strict=True):
                 likeliest = [None if each is None else int(each.argmax()) for each in shares]
                 tools.count("words without a class, cut off or without a token", likeliest.count(None))
                 tags = [None if i is None else classes[i] for i in likeliest]

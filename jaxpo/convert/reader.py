@@ -38,8 +38,9 @@ class Reader:
     @property
     def is_scalar(self) -> bool:
         """Whether a reward is a value head's number at the last token, which a sequence classifier can give."""
-        plain = type(self.method).reward is RewardMethod.reward and not self.method.PER_TOKEN
-        return plain and getattr(self.method, "yes_no", None) is None and "value" in self.method.NEEDS.extra
+        own = self.method
+        plain = type(own).reward is RewardMethod.reward and not own.PER_TOKEN and not own.NO_REWARD
+        return plain and getattr(own, "yes_no", None) is None and "value" in own.NEEDS.extra
 
 
 def reader_of(params: Mapping[str, Any], about: Mapping[str, Any], where: object = "the model") -> Reader | None:
@@ -64,5 +65,14 @@ def reader_of(params: Mapping[str, Any], about: Mapping[str, Any], where: object
 
 
 def why_no_reward(params: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    """Why judges and constructions cannot take a model for a reward model; nothing if they can."""
+    """Why constructions cannot take a model for a reward model; nothing if they can."""
     return lacks_value(params) if reader_of(params, about) is None else ""
+
+
+def check_gives_rewards(params: Mapping[str, Any], about: Mapping[str, Any], judge: str, remedy: str) -> None:
+    """A judge's model gives every answer a reward by itself; ConfigError names the judge where it does not."""
+    reader = reader_of(params, about)
+    if reader is None:
+        raise ConfigError(f"the judge {judge!r} {lacks_value(params)}; {remedy}.")
+    if reader.method.NO_REWARD:
+        raise ConfigError(f"the judge {judge!r} gives answers no rewards: {reader.method.NO_REWARD}")

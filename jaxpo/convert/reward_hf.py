@@ -1,12 +1,7 @@
 """Reward models as Hugging Face sequence-classification checkpoints, out and in.
 
 transformers 5.23 has no `Lfm2ForSequenceClassification`. The checkpoint has the layout that such a class would have
-(`model.*` and `score.weight`, one label), and brings the class along as a file of six lines that puts transformers' own
-parts together:
-
-    AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
-
-A version of transformers that has the class loads the same folder without the flag.
+(`model.*` and `score.weight`, one label), and brings the class along (`carried_class`).
 """
 
 from __future__ import annotations
@@ -22,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpo.convert.card import Facts, write_card
+from jaxpo.convert.carried_class import CarriedClass
 from jaxpo.convert.config_json import CONFIG, config_to_json, export_of, exports, read_json, write_json
 from jaxpo.convert.folder import open_folder
 from jaxpo.convert.hf import SavesItself, folder_in_making, read_tensors, tensors_of
@@ -33,26 +29,10 @@ from jaxpo.models.heads import value
 from jaxpo.models.language import Inputs
 
 Tree = Any
-HEAD, MODULE = "score.weight", "modeling_lfm2_reward"
-CODE = '''"""The class of this checkpoint, for versions of transformers that lack it."""
-
-from transformers.modeling_layers import GenericForSequenceClassification
-from transformers.models.{package}.modeling_{package} import {prefix}PreTrainedModel
-
-
-class {prefix}ForSequenceClassification(GenericForSequenceClassification, {prefix}PreTrainedModel):
-    """LFM2 with a linear head, read at the last token that is not padding."""
-'''
-USE = (
-    "```python",
-    "from transformers import AutoModelForSequenceClassification",
-    "",
-    'model = AutoModelForSequenceClassification.from_pretrained("FOLDER", trust_remote_code=True)',
-    "```",
-    "",
-    "With jaxpo, the folder wherever a reward model is asked for.",
-)
-"""How it is loaded, for the model card."""
+HEAD = "score.weight"
+OWN = CarriedClass("SequenceClassification", "modeling_lfm2_reward", "the last token that is not padding")
+USE = OWN.use("With jaxpo, the folder wherever a reward model is asked for.")
+LABELS = ("reward",)
 LENGTHS = (48, 7, 1, 23)
 """Of the sequences compared after an export."""
 
@@ -102,9 +82,7 @@ def export_reward(
         write_shards(partial, sources, dtype, parse_size(max_shard_size))
         document = reward_config_to_json(config, dtype)
         write_json(partial / CONFIG, document)
-        package = document["model_type"]
-        code = CODE.format(package=package, prefix=export_of(config).classes[package])
-        (partial / f"{MODULE}.py").write_text(code, encoding="utf-8")
+        OWN.write(partial, config, document["model_type"])
         if tokenizer is not None:
             tokenizer.save(partial)
         write_card(partial, facts or Facts(Path(directory).name), config, USE)
@@ -114,25 +92,13 @@ def export_reward(
 def reward_config_to_json(config: TextConfig, dtype: str) -> dict[str, Any]:
     """`config.json`: the model's, with one label and the class that reads it."""
     document = config_to_json(config, dtype)
-    name = architecture(export_of(config).classes[document["model_type"]])
-    return {
-        **document,
-        "architectures": [name],
-        "auto_map": {"AutoModelForSequenceClassification": f"{MODULE}.{name}"},
-        "id2label": {"0": "reward"},
-        "label2id": {"reward": 0},
-    }
-
-
-def architecture(prefix: str) -> str:
-    """Name of the class that transformers loads."""
-    return f"{prefix}ForSequenceClassification"
+    return document | OWN.fields(config, document["model_type"], LABELS)
 
 
 def is_reward(directory: str | Path) -> bool:
     """Whether a folder holds a sequence-classification checkpoint."""
     file = Path(directory) / CONFIG
-    known = [[architecture(export.classes[kind])] for kind, export in exports().items()]
+    known = [[OWN.name(export.classes[kind])] for kind, export in exports().items()]
     return file.is_file() and read_json(file).get("architectures") in known
 
 
@@ -248,7 +214,7 @@ def _transformers(folder: Path, sequences: Sequence[np.ndarray], pad: int) -> np
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    spec = importlib.util.spec_from_file_location(MODULE, folder / f"{MODULE}.py")
+    spec = importlib.util.spec_from_file_location(OWN.module, folder / f"{OWN.module}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +16,33 @@ from jaxpo.data.images.batch import ImageBatch
 from jaxpo.data.images.users import embeddings, pooled
 from jaxpo.evaluate.context import ProbeContext
 from jaxpo.evaluate.drawn import keep_drawn
-from jaxpo.models.family import family
+from jaxpo.models.family import family, limits
 from jaxpo.objectives.families.denoising import Denoiser, denoised
 from jaxpo.sampling.images import ImageSampler, caption_arrays, draw_images
 
 Tree = Any
+COLOURS = 3
+"""Channels of a scene."""
 
 
 def scored(reward: str, images: np.ndarray) -> np.ndarray:
     """float32 `[B]`: what a reward says of images."""
     return np.asarray(REWARDS[reward](jnp.asarray(images)))
+
+
+def words_alone(config: Any) -> Iterator[str]:
+    """Why a model draws no scene from the words of a caption; nothing of one that draws nothing at all."""
+    if family(config).denoise is None:
+        return
+    if getattr(config, "text_adapter", None) is not None:
+        yield (
+            "the model reads the states of a second text encoder (text_adapter), which words do not give; leave the "
+            "probe out."
+        )
+    elif not limits(config).vocabulary:
+        yield "the model has no text tower (model.caption) that would read captions; leave the probe out."
+    if config.in_channels != COLOURS:
+        yield f"the model draws {config.in_channels} channels, and a scene has {COLOURS}; leave the probe out."
 
 
 @dataclass(frozen=True)
@@ -57,6 +75,10 @@ class SceneProbe:
     guidance: float = 3.0
     negative: bool = False
     seed: int = 7
+
+    def problems(self, config: Any) -> Iterator[str]:
+        """What keeps it from measuring a model."""
+        yield from words_alone(config)
 
     def measure(self, context: ProbeContext) -> dict[str, float]:
         """The figures above; those that compare are left out where there is nothing to compare with.
@@ -123,6 +145,11 @@ class PeopleProbe:
     steps: int = 25
     guidance: float = 3.0
     seed: int = 7
+
+    def problems(self, config: Any) -> Iterator[str]:
+        """What keeps it from measuring a model that reads its users."""
+        if getattr(config, "user_channels", 0) == self.users.width:
+            yield from words_alone(config)
 
     def measure(self, context: ProbeContext) -> dict[str, float]:
         """Nothing of a model that reads no users, or another width of their tokens."""

@@ -74,6 +74,10 @@ class Judge(ABC):
         """Names of the networks that it asks for."""
         return ()
 
+    def reward_models(self) -> tuple[str, ...]:
+        """Those of `models` that are to give every answer a reward by itself."""
+        return ()
+
     def members(self) -> tuple[Judge, ...]:
         """The judges that are asked."""
         return (self,)

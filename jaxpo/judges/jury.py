@@ -44,6 +44,9 @@ class Jury(Judge):
     def models(self) -> tuple[str, ...]:
         return tuple(name for judge in self.judges for name in judge.models())
 
+    def reward_models(self) -> tuple[str, ...]:
+        return tuple(name for judge in self.judges for name in judge.reward_models())
+
     def members(self) -> tuple[Judge, ...]:
         return tuple(member for judge in self.judges for member in judge.members())
 

@@ -229,7 +229,7 @@ class Network(Model):
         return method.head_names(), rewards_in_rows(self.scorer, method, self.params, segments, every_head=True, **how)
 
     def word_classes(
-        self, texts: Sequence[tuple[str, Sequence[Word]]]
+        self, texts: Sequence[tuple[Row, str, Sequence[Word]]]
     ) -> tuple[tuple[str, ...], list[list[np.ndarray | None]]]:
         """Names of the classes, and for each word of each text their probabilities, None where it has no token.
 

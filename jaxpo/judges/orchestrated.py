@@ -43,6 +43,9 @@ class OrchestratedJudge(Judge):
     def models(self) -> tuple[str, ...]:
         return (self.weights_of, *(name for judge in self.judges for name in judge.models()))
 
+    def reward_models(self) -> tuple[str, ...]:
+        return tuple(name for judge in self.judges for name in judge.reward_models())
+
     def check(self, rows: Sequence[Row]) -> None:
         if not self.judges:
             raise ConfigError("an orchestrated judge has no judges; give one for each objective.")

@@ -11,6 +11,10 @@ from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks, score_reply
 
+WHOLE = {"answers": "whole"}
+"""Part of the identity of judges that score what they read whole: earlier versions kept scores of answers that were cut
+at 1,024 tokens, under an identity without it, and none of those is taken for a score of today."""
+
 
 def too_long(network: Any, name: str) -> str:
     """Why an answer has no score that the model of a judge cannot read whole."""
@@ -57,10 +61,13 @@ class RewardJudge(Judge):
     def models(self) -> tuple[str, ...]:
         return (self.model,)
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.models()
+
     def identity(self, networks: Networks) -> dict[str, Any]:
         asked: dict[str, Any] = {"user": self.user} if self.user else {}
         asked |= ({} if self.part is None else {"part": self.part}) | ({"head": self.head} if self.head else {})
-        return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked}
+        return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked, **WHOLE}
 
     def columns(self) -> tuple[str, ...]:
         return (self.user,) if self.user else ()
@@ -102,11 +109,10 @@ class RewardJudge(Judge):
             )
 
     def open(self, networks: Networks) -> Ask:
-        from jaxpo.convert.reader import why_no_reward
+        from jaxpo.convert.reader import check_gives_rewards
 
         network = networks(self.model)
-        if lacking := why_no_reward(network.params, network.about):
-            raise ConfigError(f"the judge {self.model!r} {lacking}; name a reward stage.")
+        check_gives_rewards(network.params, network.about, self.model, "name a reward stage")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
             prompts, answers = [item.prompt for item in items], [item.answer for item in items]

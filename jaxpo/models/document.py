@@ -37,14 +37,14 @@ class Document:
             return self.wrong(key, value, f"between {least:,} and {most:,}", default)
         return value
 
-    def number(self, keys: str | Sequence[str], default: float) -> float:
-        """A number above 0 that float32 holds."""
+    def number(self, keys: str | Sequence[str], default: float, *, signed: bool = False) -> float:
+        """A number above 0 that float32 holds; `signed`: or 0, or one below."""
         key, value = self.first(keys, default)
         if type(value) not in (int, float):
             return self.wrong(key, value, "a number", default)
         # JSON knows whole numbers of any length, NaN and Infinity.
-        if not 1e-30 <= value <= 1e30:
-            return self.wrong(key, value, "between 1e-30 and 1e30", default)
+        if not (1e-30 <= value <= 1e30 or (signed and -1e30 <= value <= 1e30)):
+            return self.wrong(key, value, f"between {'-1e30' if signed else '1e-30'} and 1e30", default)
         return float(value)
 
     def flag(self, keys: str | Sequence[str], default: bool) -> bool:

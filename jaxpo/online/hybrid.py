@@ -17,7 +17,7 @@ def joined(materials: Any, answers: RolloutSource) -> Joined:
     """Both sources as one.
 
     Args:
-      materials: `jaxpo.recipe.kinds.Materials` of a `jaxpo.config.Hybrid`.
+      materials: `jaxpo.recipe.kind.Materials` of a `jaxpo.config.Hybrid`.
       answers: to the prompts of the pairs, in the rows that pairs leave.
 
     Raises:

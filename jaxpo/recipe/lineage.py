@@ -47,17 +47,34 @@ def declared_model(run: Run, stage: RecipePart) -> Any:
     own = getattr(stage, "model", None)
     if own is None and run.model_from is not None:
         return run.model_from
-    return with_additions(resolved(run.model if own is None else own), stage)
+    return with_additions(resolved(run.model if own is None else own), *descent(run, stage))
 
 
-def with_additions(config: Any, stage: Any) -> Any:
-    """The architecture that a stage trains: with the parts that it adds to a model which has none of them."""
-    if getattr(stage, "add_users", False) and getattr(config, "user_channels", None) == 0:
-        config = replace(config, user_channels=stage.images.users.width)
-    adapter = getattr(stage, "add_text_adapter", None)
-    if adapter is not None and getattr(config, "text_adapter", adapter) is None:
-        config = replace(config, text_adapter=adapter)
+def with_additions(config: Any, *stages: Any) -> Any:
+    """An architecture with the parts that stages add to a model which has none of them, the first stage first."""
+    for stage in stages:
+        if getattr(stage, "add_users", False) and getattr(config, "user_channels", None) == 0:
+            config = replace(config, user_channels=stage.images.users.width)
+        adapter = getattr(stage, "add_text_adapter", None)
+        if adapter is not None and getattr(config, "text_adapter", adapter) is None:
+            config = replace(config, text_adapter=adapter)
     return config
+
+
+def descent(run: Run, stage: Any) -> tuple[Any, ...]:
+    """The stages that a stage's model has gone through, oldest first, itself the last.
+
+    What they added it has. A stage with a `model` of its own says itself what that has.
+    """
+    if stage.TRAINS and stage.model is not None:
+        return (stage,)
+    index = next((i for i, own in enumerate(run.stages) if own.name == stage.name), 0)
+    before = with_models(run, index)
+    if stage.TRAINS:
+        source = before[-1:] if stage.init_from == PREVIOUS else [s for s in before if s.name == stage.init_from]
+    else:
+        source = [s for s in before if s.name in merged_names(run, stage)][:1]
+    return (*(descent(run, source[0]) if source else ()), stage)
 
 
 def resolved(model: Any) -> Any:

@@ -20,7 +20,7 @@ from jaxpo.objectives.wrappers.fixed import FIXED
 from jaxpo.objectives.wrappers.lora import BASE
 from jaxpo.recipe.beside import START, Companion
 from jaxpo.recipe.kinds import method_of, networks_of
-from jaxpo.recipe.lineage import PREVIOUS, declared_model, with_additions, with_models
+from jaxpo.recipe.lineage import PREVIOUS, declared_model, descent, with_additions, with_models
 from jaxpo.stages.assemble import own_tables
 from jaxpo.stages.beside import WHOLE
 
@@ -43,7 +43,7 @@ class AbstractBeside:
 def architecture(run: Run, stage: Any) -> TextConfig:
     """Of the model that a stage leaves; that of a folder is read, without its weights."""
     model = declared_model(run, stage)
-    return with_additions(read_config(model), stage) if isinstance(model, str) else model
+    return with_additions(read_config(model), *descent(run, stage)) if isinstance(model, str) else model
 
 
 def abstract_beside(run: Run, stage: Any, scorer: Scorer, mesh: Mesh, rules: Mapping[str, Any]) -> AbstractBeside:

@@ -15,7 +15,8 @@ from jaxpo.config.serialise import to_jsonable
 from jaxpo.convert.kept import has_model
 from jaxpo.convert.model_io import discard_model, load_model, save_model
 from jaxpo.errors import DamagedError, writing
-from jaxpo.recipe.checks.routing import check_origin, check_placement
+from jaxpo.recipe.checks.origin import check_origin
+from jaxpo.recipe.checks.routing import check_placement
 from jaxpo.recipe.checks.run import check
 from jaxpo.recipe.kinds import kind_of
 from jaxpo.recipe.lineage import trained

@@ -31,7 +31,7 @@ from jaxpo.errors import ConfigError, DataError
 from jaxpo.models.family import TextConfig, limits, preset
 from jaxpo.recipe.checks.denoise import adapter_problem, users_problem
 from jaxpo.recipe.kinds import ids_of, kind_of, method_of
-from jaxpo.recipe.lineage import trained, with_additions
+from jaxpo.recipe.lineage import descent, trained, with_additions
 from jaxpo.stages.added_tokens import added_ids, with_room
 from jaxpo.stages.column_values import check_metric, check_values
 from jaxpo.stages.run_generation_config import keep_generation_of_start
@@ -184,7 +184,8 @@ def _without_data(run: Run, directory: Path, say: Say) -> RunInputs:
     if ids:
         more = "" if config == model_config(run) else f", for which the vocabulary grows to {config.vocab_size}"
         say(f"{len(ids)} tokens are new to {run.model_from}: their rows start at the mean of all others'{more}")
-    models = {s.name: with_additions(config if s.model is None else as_config(s.model), s) for s in trained(run)}
+    given = {s.name: config if s.model is None else as_config(s.model) for s in trained(run)}
+    models = {s.name: with_additions(given[s.name], *descent(run, s)) for s in trained(run)}
     own = {name: model for name, model in models.items() if model != config}
     for each in (config, *own.values()):
         if vocabulary := limits(each).vocabulary:  # a model that denoises may read states of texts alone

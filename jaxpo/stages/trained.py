@@ -42,8 +42,9 @@ def check_patterns(run: Run) -> None:
         chosen = stage.lora or stage.qat or stage.train != EVERYTHING or stage.optimizer.lr_factors
         if not (chosen or keeps_features(stage)):
             continue
-        model = lineage.declared_model(run, stage)
-        config = lineage.with_additions(read_config(model), stage) if isinstance(model, str) else model
+        config = lineage.declared_model(run, stage)
+        if isinstance(config, str):
+            config = lineage.with_additions(read_config(config), *lineage.descent(run, stage))
         problems += grid_problems(stage, config)
         try:
             tables = own_tables(stage, config)

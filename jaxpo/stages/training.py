@@ -25,7 +25,8 @@ from jaxpo.models.spec import Table, abstract_params, init_params
 from jaxpo.objectives.encode import Scorer
 from jaxpo.objectives.methods.base import Method
 from jaxpo.objectives.wrappers.lora import ADAPTER
-from jaxpo.recipe.kinds import Materials, ids_of, kind_of, method_of, networks_of
+from jaxpo.recipe.kind import Materials
+from jaxpo.recipe.kinds import ids_of, kind_of, method_of, networks_of
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, seed_of
 from jaxpo.stages.adapter import merged
 from jaxpo.stages.added_parts import adds_parts, with_parts

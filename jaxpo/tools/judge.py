@@ -11,7 +11,7 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Ask, Item, Reply
 from jaxpo.judges.base import Judge, Networks
-from jaxpo.judges.reward import read_whole
+from jaxpo.judges.reward import WHOLE, read_whole
 from jaxpo.tools.named import toolbox
 from jaxpo.tools.writing import Writing, write_trajectories
 
@@ -40,6 +40,9 @@ class ToolRewardJudge(Judge):
     def models(self) -> tuple[str, ...]:
         return (self.model,)
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.models()
+
     def check(self, rows: Sequence[Row]) -> None:
         if problems := self.writing.problems():
             raise ConfigError(problems)
@@ -47,14 +50,13 @@ class ToolRewardJudge(Judge):
 
     def identity(self, networks: Networks) -> dict[str, Any]:
         own = dataclasses.asdict(self) | {"model": networks(self.model).fingerprint()}
-        return {"judge": self.NAME, **own}
+        return {"judge": self.NAME, **own, **WHOLE}
 
     def open(self, networks: Networks) -> Ask:
-        from jaxpo.convert.reader import why_no_reward
+        from jaxpo.convert.reader import check_gives_rewards
 
         network, box = networks(self.model), toolbox(self.tools, unsandboxed=self.unsandboxed)
-        if lacking := why_no_reward(network.params, network.about):
-            raise ConfigError(f"the judge {self.model!r} {lacking}; name a stage that themis trained.")
+        check_gives_rewards(network.params, network.about, self.model, "name a stage that themis trained")
 
         def ask(items: Sequence[Item]) -> list[Reply]:
             prompts, answers = [item.prompt for item in items], [item.answer for item in items]

@@ -20,7 +20,7 @@ from jaxpo.convert.model_io import load_model
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.errors import DataError
-from jaxpo.judges import Endpoint, FunctionJudge, OverlapJudge, ReferenceChatJudge
+from jaxpo.judges import Endpoint, FunctionJudge, OverlapJudge, ReferenceChatJudge, RewardJudge
 from jaxpo.judges.asking import Item
 from jaxpo.judges.refine import FunctionRefiner
 from jaxpo.judges.words import word_overlap
@@ -93,6 +93,35 @@ def test_posts_on_which_the_filter_fails_are_counted_apart(bench: Any) -> None:
     )
     report = replace(stage, filter=FunctionJudge(f"{folder}/g.py:holds")).run(context)
     assert (report["questions"], report["posts_filter_failed"], report["posts_that_do_not_answer"]) == (3, 1, 1)
+    assert report["failures"] == {"the score is nan": 1}
+
+
+def test_posts_that_the_model_cannot_read_whole_are_not_filtered_by_their_beginning(bench: Any) -> None:
+    stage, context, folder = bench
+    said: list[str] = []
+    own, context = replace(stage, filter=None, model="sft"), replace(context, say=said.append)
+    why = "question and post are longer than the 128 tokens that the filter reads"
+    with pytest.raises(
+        DataError, match=rf"no question is left: .*'posts_filter_failed': 5, 'failures': {{'{why}': 5}}"
+    ):
+        own.run(context)  # one is shorter than its question
+    assert any(f"5 failures, most often: {why}" in line for line in said)
+    long = {"post": "zebra9 quartz " + " ".join(MARKS.split() * 30)}
+    (folder / "posts.jsonl").write_text(json.dumps(long) + "\n")
+    object.__setattr__(context, "load", lambda path: network("value"))
+    for judge in (None, RewardJudge("sft")):
+        report = replace(own, filter=judge, filter_at=-1e9).run(replace(context, folder=folder / str(judge is None)))
+        assert report == {"posts": 1, "questions": 1, "posts_that_do_not_answer": 0}
+    prompt, answer = [[{"role": "user", "content": "what is quartz?"}]], [long["post"]]
+    assert int(network("value").lengths(prompt, answer)[0]) > 1024
+
+
+def test_why_a_writer_gave_no_question_is_told(bench: Any) -> None:
+    stage, context, folder = bench
+    (folder / "g.py").write_text("def ask(post, answer, row):\n    return 7 if 'zebra3' in post else 'what?'\n")
+    report = replace(stage, writer=FunctionRefiner(f"{folder}/g.py:ask")).run(context)
+    assert report["posts_without_a_question"] == 1
+    assert len(report["failures"]) == 1
 
 
 @pytest.mark.parametrize("column", ["prompt", "completion", "chosen", "rejected"])

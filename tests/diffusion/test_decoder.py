@@ -204,6 +204,11 @@ def test_a_vae_of_another_form_is_refused(tmp_path):
     ):
         with pytest.raises(CheckpointError, match=message):
             read_config(folder_of(tmp_path / name, **changes))
-    assert read_config(folder_of(tmp_path / "d", shift_factor=0.0)) == dataclasses.replace(TINY, shift_factor=0.0)
+    for name, shift in (("d", 0.0), ("e", -0.25), ("f", None)):  # the mean of latents is of either sign
+        found = read_config(folder_of(tmp_path / name, shift_factor=shift))
+        assert found == dataclasses.replace(TINY, shift_factor=shift or 0.0)
+    for name, shift in (("g", "-1"), ("h", float("nan")), ("i", -1e300), ("j", True)):
+        with pytest.raises(CheckpointError, match=r"shift_factor is .*; it must be (a number|between -1e30)"):
+            read_config(folder_of(tmp_path / name, shift_factor=shift))
     with pytest.raises(ConfigError, match="names no level"):
         VAEDecoderConfig(block_out_channels=())

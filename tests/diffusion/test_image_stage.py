@@ -17,7 +17,7 @@ from stages import process
 
 from jaxpo.cli.generate_images import check_reward, reward_of
 from jaxpo.cli.main import main
-from jaxpo.config import Data, Denoise, ImageData, LoRA, Optimizer, Run, Tokenizer, Users
+from jaxpo.config import Data, Denoise, ImageData, LoRA, Merge, Optimizer, Run, Tokenizer, Users
 from jaxpo.config.noise import NoiseSchedule
 from jaxpo.config.text_adapter import TextAdapter
 from jaxpo.convert.model_io import load_model
@@ -26,6 +26,7 @@ from jaxpo.data.images.source import ImageSource
 from jaxpo.data.tokenizer.tokenizer import Tokenizer as Words
 from jaxpo.data.tokens.shards import ALONE
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.scenes import PeopleProbe, SceneProbe
 from jaxpo.models.caption.config import CaptionConfig
 from jaxpo.models.denscore.config import DenscoreConfig
 from jaxpo.models.dit.config import DiTConfig
@@ -33,8 +34,9 @@ from jaxpo.models.family import denoiser, param_table, preset
 from jaxpo.models.spec import init_params, leaves
 from jaxpo.objectives.methods import METHODS
 from jaxpo.recipe.checks.denoise import beside_image_problems
+from jaxpo.recipe.checks.origin import check_origin
 from jaxpo.recipe.checks.run import find_problems
-from jaxpo.recipe.lineage import with_additions
+from jaxpo.recipe.lineage import declared_model, with_additions
 from jaxpo.recipe.measured import DENOISING
 from jaxpo.recipe.overrides import load_run
 from jaxpo.sharding import make_mesh, use_mesh
@@ -409,9 +411,10 @@ PERSONAL = Denoise(
 def test_users_are_added_to_a_model_that_was_trained_without(whole, tmp_path, monkeypatch):
     corpus = Scenes(scenes=8, held_out=8, pairs=8, people=1, choices=6)
     start = whole / "stages" / "pretrain"
-    run = recipe(tmp_path, PERSONAL, model_from=str(start), corpus=corpus, export=True)
+    later = dataclasses.replace(PERSONAL, name="later", add_users=False)
+    run = recipe(tmp_path, PERSONAL, later, model_from=str(start), corpus=corpus, export=True)
     folder = finished(run, monkeypatch)
-    before, after = load_model(start), load_model(folder / "stages" / "ppd")
+    before, after = load_model(start), load_model(folder / "stages" / "later")
     assert after.config == dataclasses.replace(MODEL, user_channels=8) == load_model(folder / "export").config
     own = dict(leaves(param_table(before.config)))
     for path, leaf in leaves(after.params["model"]):
@@ -441,6 +444,44 @@ def test_the_branch_of_users_changes_nothing_at_first():
     np.testing.assert_array_equal(personal(added, x, t, context), alone)
     assert with_additions(config, dataclasses.replace(PERSONAL, images=ImageData())) == config
     assert with_additions(MODEL, PRETRAIN) == MODEL
+
+
+def test_what_a_stage_adds_the_later_ones_have(tmp_path):
+    """Those that start from it, from one that did, or from a merge of such; not one that goes on from before it."""
+    after = dataclasses.replace(PERSONAL, add_users=False)
+    merge = Merge(name="mean", models=("ppd", "next"))
+    stages = (
+        PRETRAIN, PERSONAL, dataclasses.replace(after, name="next"), merge, dataclasses.replace(after, name="last"),
+        dataclasses.replace(PREFER, name="aside", init_from="pretrain"),
+    )  # fmt: skip
+    run = recipe(tmp_path, *stages)
+    assert [declared_model(run, s).user_channels for s in stages] == [0, 8, 8, 8, 8, 0]
+    assert list(find_problems(run, files=False)) == []
+    with_adapter = dataclasses.replace(PRETRAIN, name="two", add_text_adapter=TextAdapter(channels=8))
+    run = recipe(tmp_path, PRETRAIN, with_adapter, dataclasses.replace(PRETRAIN, name="three", init_from="two"))
+    assert declared_model(run, run.stages[2]).text_adapter == TextAdapter(channels=8)
+    fresh = dataclasses.replace(after, name="fresh", init_from="random")
+    problems = list(find_problems(recipe(tmp_path, PRETRAIN, PERSONAL, fresh), files=False))
+    assert any("fresh.images.users.width: 8, and the model's attention to users reads none" in p for p in problems)
+
+
+@pytest.mark.parametrize("probe", [SceneProbe(), PeopleProbe(Users(support=2, tokens=2, width=8))])
+def test_a_probe_that_could_not_draw_is_refused_before_a_run(tmp_path, probe, monkeypatch):
+    """Of words it can draw with none of these models; people alone are measured where the model knows them."""
+    one = dataclasses.replace(PRETRAIN, name="one")
+    two = dataclasses.replace(PRETRAIN, name="two", init_from="previous", add_text_adapter=TextAdapter(channels=8))
+    known = dataclasses.replace(MODEL, user_channels=8)
+    run = dataclasses.replace(recipe(tmp_path, one, two, probes=(probe,)), model=known)
+    found = [p for p in find_problems(run, files=False) if p.startswith("probes[0]")]
+    assert len(found) == 1
+    assert re.search(r"after 'two': the model reads the states of a second text encoder", found[0])
+    monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run: known)
+    started = dataclasses.replace(run, model_from="somewhere", stages=(dataclasses.replace(two, name="alone"),))
+    with pytest.raises(ConfigError, match=r"probes\[0\]: \w+ after 'alone': the model reads the states"):
+        check_origin(started)
+    blind = dataclasses.replace(known, caption=None, in_channels=4, out_channels=4)
+    assert ["no text tower" in p or "4 channels" in p for p in probe.problems(blind)] == [True, True]
+    assert list(PeopleProbe(Users(width=8)).problems(dataclasses.replace(blind, user_channels=0))) == []
 
 
 def test_captions_longer_than_the_text_tower_are_refused_before_they_are_read(tmp_path):

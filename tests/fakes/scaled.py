@@ -11,7 +11,7 @@ from jaxpo.config import Run, Stage
 from jaxpo.objectives.base import Objective, Out
 from jaxpo.objectives.methods.base import number
 from jaxpo.objectives.next_token import NextTokenOfDocuments
-from jaxpo.recipe.kinds import Kind
+from jaxpo.recipe.kind import Kind
 from jaxpo.recipe.measured import LANGUAGE
 
 

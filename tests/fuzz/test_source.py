@@ -49,7 +49,8 @@ IMPORTED = {
     "train/notify.py": {"urllib", "subprocess"},  # receivers of alerts, which the configuration and environment name
     "train/processes.py": {"socket"},  # the name of this machine
     "train/prometheus.py": {"http"},  # a port that the configuration opens
-    "sandbox.py": {"subprocess"},  # foreign code, shut in
+    "sandbox.py": {"subprocess"},  # tries whether the fence works
+    "watched.py": {"subprocess"},  # foreign code, shut in
     "online/rewards/function.py": {"asyncio"},  # waits for a reward function of the configuration that is a coroutine
     # `jaxpo serve`: the loop of its handlers, and the socket that its options name
     **{f"serve/{name}.py": {"asyncio"} for name in ("answering", "app", "asked", "http")},

@@ -35,6 +35,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WITHOUT_REWARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "words": ("token_classification", {"classes": ("O", "B-PER", "I-PER")}),
+    "compared": ("gpm", {"size": 4}),
 }
 PROMPTS = ["Add 2 and 3.", "What is 4 * 2 + 1?", "Name a fruit.", "Say nothing much, at length."]
 ANSWERS = ["5.", "4 * 2 = 8\n8 + 1 = 9\n", "An apple.", "one\n\ntwo\nthree four five six seven eight nine"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,14 @@ import numpy as np
 import pytest
 from judges.reward_networks import ANSWERS, CONFIG, PROMPTS, SETTINGS, network
 
+from jaxpo.config import Online, Reward, Run
 from jaxpo.construct.batch.best import choose
 from jaxpo.construct.batch.draw import Answer as Drawn
 from jaxpo.construct.batch.prompts import Asked
+from jaxpo.construct.on_policy.oracles import ByScore
+from jaxpo.construct.on_policy.stage import OnPolicyPairs
+from jaxpo.construct.on_policy.tournament import TournamentPairs
+from jaxpo.construct.pugc import PostQuestions
 from jaxpo.convert.heads_hf import HEADS, READING, export_heads, is_heads
 from jaxpo.convert.model_io import load_model, read_heads
 from jaxpo.convert.reader import REWARD, reader_of, why_no_reward
@@ -22,15 +28,20 @@ from jaxpo.convert.reward_hf import rewards_of
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.tokens.examples import Segment
 from jaxpo.errors import CheckpointError, ConfigError
-from jaxpo.judges import RewardJudge
+from jaxpo.judges import Jury, RewardJudge
 from jaxpo.judges.asking import Item, Patience, Reply
+from jaxpo.judges.base import Judge
 from jaxpo.judges.ledger import Ledger
 from jaxpo.judges.network import Network
 from jaxpo.models.family import limits
 from jaxpo.models.lfm2.reference import reference_hidden
+from jaxpo.objectives.methods import METHODS
 from jaxpo.online.answers import Answer, Group, Prompt
+from jaxpo.online.rewards.win_rate import WinRateReward
 from jaxpo.online.scoring import Scoring
+from jaxpo.recipe.checks.run import find_problems
 from jaxpo.stages.setting import Setting
+from jaxpo.tools.judge import ToolRewardJudge
 
 
 def states(ids: np.ndarray) -> np.ndarray:
@@ -103,6 +114,24 @@ def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> N
     assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why, certain=True)]
 
 
+@pytest.mark.parametrize("judge", [RewardJudge("rm", head="brief"), ToolRewardJudge("rm")], ids=lambda j: j.NAME)
+def test_scores_of_answers_that_an_earlier_version_cut_are_asked_again(judge: Judge, tmp_path: Path) -> None:
+    """Its identity was today's without `answers`."""
+    own = network("aspects")
+    identity = judge.identity(lambda _: own)
+    earlier = {name: value for name, value in identity.items() if name != "answers"}
+    assert (
+        earlier
+        == {
+            "reward": {"judge": "reward", "model": own.fingerprint(), "head": "brief"},
+            "tool_reward": {"judge": "tool_reward", **dataclasses.asdict(judge), "model": own.fingerprint()},
+        }[judge.NAME]
+    )
+    Ledger(tmp_path, judge.NAME, earlier).append([{"key": "a", "value": 7.0}])
+    assert Ledger(tmp_path, judge.NAME, earlier).read() == [{"key": "a", "value": 7.0}]
+    assert Ledger(tmp_path, judge.NAME, identity).read() == []
+
+
 def test_a_run_asks_its_judges_for_all_that_they_have_positions_for(monkeypatch: pytest.MonkeyPatch) -> None:
     own = network("value")
     monkeypatch.setattr("jaxpo.stages.setting.load_model", lambda *_: own)
@@ -141,6 +170,31 @@ def test_what_is_no_reward_model_says_so() -> None:
     odd = {REWARD: {"method": {"__type__": "some.where:Method"}}}
     with pytest.raises(CheckpointError, match="does not say in a known way how its rewards are read"):
         reader_of(plain.params, odd)
+
+
+@pytest.mark.parametrize(("name", "why"), [("words", "tells the classes of words"), ("compared", "compares answers")])
+def test_a_reward_model_without_rewards_is_no_judge(name: str, why: str) -> None:
+    own = network(name)
+    for judge in (RewardJudge("other"), RewardJudge("other", head="reward"), ToolRewardJudge("other")):
+        with pytest.raises(ConfigError, match=rf"the judge 'other' gives answers no rewards: .*{why}"):
+            judge.open(lambda _: own)
+
+
+def test_a_stage_that_gives_no_rewards_is_refused_as_a_judge_before_a_run() -> None:
+    words = Reward(name="words", loss=METHODS["token_classification"](classes=("O", "B-PER")))
+    judge = Jury((RewardJudge("words"), RewardJudge("previous")))
+    for asking in (
+        Online(reward_funcs=(WinRateReward(judge=RewardJudge("words")),)),
+        OnPolicyPairs(judge=judge),
+        TournamentPairs(oracle=ByScore(RewardJudge("words"))),
+        PostQuestions(filter=ToolRewardJudge("words")),
+    ):
+        run = Run(stages=(words, asking))
+        found = [p for p in find_problems(run, files=False) if "gives answers no rewards" in p]
+        assert len(found) == (2 if isinstance(asking, OnPolicyPairs) else 1)
+        assert found[0].startswith(f"{asking.name}: the judge 'words' gives answers no rewards: a model trained by")
+        good = dataclasses.replace(run, stages=(Reward(name="words"), asking))
+        assert not [p for p in find_problems(good, files=False) if "gives answers no rewards" in p]
 
 
 def test_masks_belong_to_the_answer_and_the_seed() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,20 @@ import pytest
 from contracts.batches import VOCAB, make_examples, packed, unpacked
 from contracts.harness import SCORER
 
-from jaxpo.config import Data, Fim, MaskedLM, Run
+from jaxpo.config import SFT, Data, Fim, MaskedLM, Preference, Pretrain, Retrieval, Run
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
 from jaxpo.data.tokens.encoded import Segment
 from jaxpo.data.tokens.words import WORD, with_words
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
+from jaxpo.objectives.encode import row_keys
 from jaxpo.objectives.families.masked import Masking, hide, masked_tokens, units_of
+from jaxpo.objectives.methods.dpo import DPO
+from jaxpo.objectives.methods.info_nce import InfoNCE
 from jaxpo.objectives.methods.options import Ids
 from jaxpo.recipe.checks.masked_lm import masked_lm_problems
-from jaxpo.recipe.checks.routing import check_origin
+from jaxpo.recipe.checks.origin import check_origin
 from jaxpo.recipe.kinds import ids_of
 from jaxpo.recipe.overrides import load_run
 
@@ -192,6 +196,32 @@ def test_a_toy_is_learnt():
     assert metrics["masked_accuracy"] > 0.75
 
 
+def test_the_dropout_beside_the_masks_has_draws_of_its_own():
+    """No row's key is one that a token's mask is drawn with; in evaluation there is neither."""
+    batch, seen = batches()[0], []
+
+    class Read(Exception):
+        pass
+
+    def run(params, batch, rng):
+        seen.append(rng)
+        raise Read
+
+    objective = masked_tokens(SimpleNamespace(run=run), Masking(), IDS)
+    for rng in (KEY, None):
+        with pytest.raises(Read):
+            objective.encode({"model": None}, {}, batch, rng)
+    assert seen[1] is None
+    numbers = jnp.unique(batch.example_id[batch.example_id >= 0])
+    place = jnp.arange(batch.tokens.shape[1])
+    masks = jax.vmap(lambda e: jax.vmap(lambda t: jax.random.fold_in(jax.random.fold_in(KEY, e), t))(place))(numbers)
+    drawn = {tuple(key) for key in np.asarray(jax.random.key_data(masks)).reshape(-1, 2)}
+    rows = {tuple(key) for key in np.asarray(jax.random.key_data(row_keys(seen[0], batch)))}
+    assert len(rows) == batch.rows
+    assert len(drawn) == masks.size
+    assert not rows & drawn
+
+
 def test_words_of_tokens():
     tokenizer = train_tokenizer(["the quick brown fox\n"] * 3, 290).with_added(("<|mask|>",))
     ids = np.asarray([tokenizer.bos_id, *tokenizer.encode("the quick, brown\n fox"), tokenizer.eos_id], np.int32)
@@ -232,9 +262,30 @@ def test_settings_that_cannot_be():
 def test_a_model_to_start_from_must_see_both_sides(monkeypatch):
     run = Run(model_from="somewhere", stages=(MaskedLM(),))
     for own, refused in ((SCORER, True), (BOTH_WAYS, False)):
-        monkeypatch.setattr("jaxpo.recipe.checks.routing.config_of_origin", lambda run, own=own: own.config)
+        monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run, own=own: own.config)
         if refused:
             with pytest.raises(ConfigError, match=r"sees earlier tokens alone.*start from an encoder"):
                 check_origin(run)
         else:
             check_origin(run)
+
+
+@pytest.mark.parametrize(
+    "stage", [Pretrain(name="one"), SFT(name="one"), Preference(name="one", loss=DPO())], ids=lambda s: type(s).__name__
+)
+def test_an_encoder_to_start_from_is_asked_for_no_next_token(monkeypatch, stage):
+    run = Run(model_from="somewhere", stages=(stage,))
+    for own, refused in ((SCORER, False), (BOTH_WAYS, True)):
+        monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run, own=own: own.config)
+        if refused:
+            with pytest.raises(ConfigError, match=r"one\.model: it looks both ways.*MaskedLM, Retrieval or Reward"):
+                check_origin(run)
+        else:
+            check_origin(run)
+
+
+def test_the_first_token_of_a_causal_model_to_start_from_is_not_pooled(monkeypatch):
+    run = Run(model_from="somewhere", stages=(Retrieval(name="one", loss=InfoNCE(pooling="cls")),))
+    monkeypatch.setattr("jaxpo.recipe.checks.origin.config_of_origin", lambda run: SCORER.config)
+    with pytest.raises(ConfigError, match=r"one\.loss\.pooling: reads BOS"):
+        check_origin(run)

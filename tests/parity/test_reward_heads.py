@@ -24,6 +24,7 @@ from judges.reward_networks import ANSWERS, CONFIG, PROMPTS, network  # noqa: E4
 
 from jaxpo.convert.heads_hf import export_heads  # noqa: E402
 from jaxpo.convert.reward_hf import export_reward  # noqa: E402
+from jaxpo.data.rows.formats import Row  # noqa: E402
 from jaxpo.data.rows.tagged import words_of  # noqa: E402
 from jaxpo.evaluate.rewards.words import tokens_and_places  # noqa: E402
 from jaxpo.objectives.methods import METHODS  # noqa: E402
@@ -120,7 +121,7 @@ def test_a_classifier_of_words_is_loaded_by_the_auto_class(tmp_path: Path) -> No
     assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     classes = own.reader.method.classes
     assert model.config.id2label == dict(enumerate(classes))
-    texts = [(text, words_of(text)) for text in PROMPTS]
+    texts = [(Row(Path("x"), i, {}), text, words_of(text)) for i, text in enumerate(PROMPTS, start=1)]
     names, found = own.word_classes(texts)
     assert names == classes
     read = tokens_and_places(texts, own.tokenizer, 96)

@@ -3,6 +3,7 @@ tells."""
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import jax
@@ -19,15 +20,18 @@ from jaxpo.construct.tags import entities
 from jaxpo.convert.heads_hf import export_heads
 from jaxpo.convert.model_io import check_files, load_model
 from jaxpo.data.rows.formats import Row
+from jaxpo.data.rows.marks import Mark
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.requirements import check_needs
-from jaxpo.data.rows.rows import canonical, detect, read_record
+from jaxpo.data.rows.rows import Side, canonical, detect, read_record
 from jaxpo.data.rows.tagged import Word, in_order, words_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
+from jaxpo.data.tokens.examples import build_examples
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.tagged import tagged_segments
 from jaxpo.errors import ConfigError, DataError
+from jaxpo.evaluate.rewards.words import tokens_and_places
 from jaxpo.judges.network import Network
 from jaxpo.objectives.families.classes import class_metrics, entity_f1, going_on
 from jaxpo.objectives.families.rewards import Reading, Rewards
@@ -148,6 +152,26 @@ def test_unknown_classes_are_refused_and_words_that_are_cut_off_counted(tokenize
     dropped = Counter()
     assert not list(tagged_segments(records, tokenizer, Cut(3, "drop", classes=CLASSES), dropped, print))
     assert dropped["dropped_longer_than_max_length"] == 1
+    bad = []
+    assert not list(tagged_segments(records, tokenizer, Cut(3, "error", classes=CLASSES), Counter(), bad.append))
+    assert re.match(r"rows.jsonl, row 1: \d+ tokens, but max_length is 3", str(bad[0]))
+    assert str(bad[0]).endswith("set data.truncation to response_right or drop.")
+
+
+def test_tokens_that_do_not_spell_their_text_are_told_with_file_and_row(tokenizer, monkeypatch):
+    monkeypatch.setattr(type(tokenizer), "token_bytes", lambda self, ids: [b"?" for _ in ids])
+    one = row(tokens=["Ada"], tags=["O"])
+    _, _, bad = segments(tokenizer, one)
+    assert re.match(r"rows.jsonl, row 1: the text 'Ada' is not what its tokens spell", str(bad[0]))
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1: the text 'Ada' is not what its tokens spell"):
+        tokens_and_places([(one, "Ada", words_of("Ada"))], tokenizer, 8)
+    marked = row(prompt="x", completion="Ada", tags=[[0, 3, 1]])
+    record = dataclasses.replace(
+        read_record(marked, "prompt_completion"),
+        sides=(Side("completion", "x", "Ada", marks=(Mark("tag", 1, 0, 3),)),),
+    )
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1, field 'completion': the text 'Ada' is not what"):
+        list(build_examples([record], tokenizer, Cut(64), Counter()))
 
 
 def test_a_class_that_no_word_has_is_said(tokenizer, tmp_path):
@@ -286,12 +310,12 @@ def test_an_export_is_read_back_and_names_its_classes(tmp_path):
     again = load_model(folder)
     assert again.reader == own.reader
     jax.tree.map(np.testing.assert_array_equal, dict(again.params), dict(own.params))
-    texts = [(text, words_of(text)) for text in TEXTS]
+    texts = [(row(text=text), text, words_of(text)) for text in TEXTS]
     names, found = own.word_classes(texts)
     _, other = Network.of(again, max_length=96).word_classes(texts)
     assert names == ("O", "B-PER", "I-PER")
     for text, one, two in zip(texts, found, other, strict=True):
-        assert len(one) == len(text[1])
+        assert len(one) == len(text[2])
         np.testing.assert_allclose(np.stack(one), np.stack(two), rtol=1e-5)
         np.testing.assert_allclose(np.stack(one).sum(1), 1, rtol=1e-5)
     short = dataclasses.replace(own, max_length=8).word_classes(texts[:1])[1][0]

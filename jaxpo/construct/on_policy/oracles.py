@@ -68,6 +68,10 @@ class Oracle(ABC):
         """Names of the stages that it asks."""
         return ()
 
+    def reward_models(self) -> tuple[str, ...]:
+        """Those of them that are to give every answer a reward by itself."""
+        return ()
+
     def check(self, questions: Sequence[Question]) -> None:
         """Refuse rows that cannot be judged, before anything expensive; DataError."""
         return
@@ -94,6 +98,9 @@ class JudgedOracle(Oracle):
 
     def models(self) -> tuple[str, ...]:
         return self.judge.models() if isinstance(self.judge, Judge) else ()
+
+    def reward_models(self) -> tuple[str, ...]:
+        return self.judge.reward_models() if isinstance(self.judge, Judge) else ()
 
     def check(self, questions: Sequence[Question]) -> None:
         self.judge.check([q.row for q in questions])

@@ -38,6 +38,9 @@ class OnPolicyPairs(PairOptions, OwnPairs):
         models = self.judge.models() if isinstance(self.judge, Judge) else ()
         return tuple(dict.fromkeys((self.model, *models)))
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.judge.reward_models() if isinstance(self.judge, Judge) else ()
+
     def problems(self) -> list[str]:
         found = PairOptions.problems(self) + OwnPairs.problems(self)
         if not isinstance(self.judge, Judge):

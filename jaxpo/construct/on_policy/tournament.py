@@ -64,6 +64,9 @@ class TournamentPairs(DrawnPairs):
         asked = self.oracle.models() if isinstance(self.oracle, Oracle) else ()
         return tuple(dict.fromkeys((self.model, *asked)))
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.oracle.reward_models() if isinstance(self.oracle, Oracle) else ()
+
     def problems(self) -> list[str]:
         found = super().problems()
         if self.samples < 2 or self.samples & (self.samples - 1):

@@ -32,6 +32,12 @@ class Row:
         """A DataError that says where this row is."""
         return DataError(message, file=self.file, row=self.number, field=field, remedy=remedy)
 
+    def placed(self, error: DataError, *, field: str | None = None) -> DataError:
+        """An error about this row as one that says where it is; one that names a file says it already."""
+        if error.file is not None:
+            return error
+        return self.error(error.message, field=error.field or field, remedy=error.remedy)
+
     def empty(self, message: str, *, field: str | None = None) -> EmptyRow:
         """The error for a row that there is nothing to learn from, which `data.on_empty` may leave out instead."""
         remedy = "Fill it or remove it; a stage counts such rows and leaves them out with `--data.on-empty skip`."

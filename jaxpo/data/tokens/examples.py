@@ -182,7 +182,11 @@ def _with_border(
     given = int(supervised.argmax()) if supervised.any() else len(tokens)
     per_token = {}
     if side.marks:
-        per_token = marked_tokens(tokens, given, marked_text(record.row, side, side.role), side.marks, tokenizer)
+        text = marked_text(record.row, side, side.role)
+        try:
+            per_token = marked_tokens(tokens, given, text, side.marks, tokenizer)
+        except DataError as error:
+            raise record.row.placed(error, field=side.role) from error
     return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, per_token)
 
 
@@ -257,14 +261,8 @@ def _keeps_images(
 def _fit(record: Record, sides: list[Encoded], cut: Cut, counts: Counter[str]) -> list[Segment] | None:
     longest, whole = max(len(side.tokens) for side in sides), sides
     if longest > cut.max_length:
-        if cut.truncation == "drop":
-            counts["dropped_longer_than_max_length"] += 1
+        if not cut.shortens(record.row, longest, counts):
             return None
-        if cut.truncation == "error":
-            raise record.row.error(
-                f"{longest} tokens, but max_length is {cut.max_length}.",
-                remedy="Raise data.max_length, or set data.truncation to response_right, prompt_left or drop.",
-            )
         if cut.truncation == "prompt_left":
             before, sides = sides, _cut_prompts(sides, cut.max_length)
             counts["truncated_prompt"] += any(a.given != b.given for a, b in zip(before, sides, strict=True))

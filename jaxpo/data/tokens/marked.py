@@ -45,9 +45,10 @@ def token_places(
     pieces = tokenizer.token_bytes(tokens)
     if not b"".join(pieces).startswith(text.encode()):
         raise DataError(
-            f"the text {text[:40]!r} is not what the answer's tokens spell from the first on, so characters cannot be "
-            "found again in them.",
-            remedy="Marks need a byte-level tokenizer without a normalizer, and answers without reasoning or calls.",
+            f"the text {text[:40]!r} is not what its tokens spell from the first on, so characters cannot be found "
+            "again in them.",
+            remedy="Marks and words with classes need a byte-level tokenizer without a normalizer, and answers without "
+            "reasoning or calls.",
         )
     ends = np.cumsum([len(piece) for piece in pieces])
     byte_of = [0, *accumulate(len(character.encode()) for character in text)]

@@ -32,6 +32,7 @@ from jaxpo.data.chat.rendered import (
     plain,
     unwrapped,
 )
+from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.messages import Message
 from jaxpo.data.rows.rows import Record, Side
 from jaxpo.data.rows.turns import Malformed, is_rendered, mentions
@@ -42,6 +43,7 @@ from jaxpo.errors import DataError
 
 TrainOn = Literal["auto", "assistant", "completion", "all"]
 Truncation = Literal["response_right", "prompt_left", "drop", "error"]
+ENDS: tuple[Truncation, ...] = ("response_right", "prompt_left")
 LISTED = ("candidate",)
 
 
@@ -68,6 +70,26 @@ class Cut:
     images: Images | None = None
     classes: tuple[str, ...] = ()
     words: bool = False
+
+    def shortens(self, row: Row, length: int, counts: Counter[str], *, ends: tuple[str, ...] = ENDS) -> bool:
+        """Whether a row whose longest text has too many tokens is cut; one that is left out is counted.
+
+        Args:
+          length: of that text.
+          ends: which ones such texts can lose, for the remedy.
+
+        Raises:
+          DataError: it is refused, under truncation="error"; names file and row.
+        """
+        if self.truncation == "error":
+            raise row.error(
+                f"{length} tokens, but max_length is {self.max_length}.",
+                remedy=f"Raise data.max_length, or set data.truncation to {', '.join(ends)} or drop.",
+            )
+        if self.truncation == "drop":
+            counts["dropped_longer_than_max_length"] += 1
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -237,7 +259,7 @@ def _checked(record: Record, side: Side, make: Callable[[], list[Span]]) -> list
     try:
         return make()
     except DataError as error:
-        raise record.row.error(error.message, field=error.field or side.role, remedy=error.remedy) from error
+        raise record.row.placed(error, field=side.role) from error
     except Malformed as error:
         raise record.row.error(
             f"the text begins as one that is rendered with the chat template, but {error}.",

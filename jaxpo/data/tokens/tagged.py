@@ -38,13 +38,15 @@ def tagged_segments(
         words = record.sides[0].words
         try:
             numbers = [number_of(record.row, word, cut.classes) for word in words]
-            tokens, column = laid(text, words, numbers, ids, tokenizer, counts)
-            kept = len(tokens) <= cut.max_length or _is_cut(record, len(tokens), cut, counts)
+            tokens, column = laid(record.row, text, words, numbers, ids, tokenizer, counts)
+            too_long = len(tokens) > cut.max_length
+            kept = not too_long or cut.shortens(record.row, len(tokens), counts, ends=("response_right",))
         except DataError as error:
             bad(error)
             continue
         if not kept:
             continue
+        counts["truncated_response"] += too_long
         counts[CUT] += int((column[cut.max_length :] > 0).sum())
         tokens, column = tokens[: cut.max_length], column[: cut.max_length]
         if not words:  # whoever reads the rows asks for no classes
@@ -59,6 +61,7 @@ def tagged_segments(
 
 
 def laid(
+    row: Row,
     text: str,
     words: Sequence[Word],
     numbers: Sequence[int],
@@ -71,10 +74,16 @@ def laid(
     Args:
       numbers: of the words' classes, -1 = none.
       ids: the text's tokens.
+
+    Raises:
+      DataError: they do not spell the text; names file and row.
     """
     tokens = np.concatenate([[tokenizer.bos_id], ids]).astype(np.int32)
     column = np.zeros(len(tokens), np.int32)
-    places = token_places(ids, text, [(word.start, word.end) for word in words], tokenizer)
+    try:
+        places = token_places(ids, text, [(word.start, word.end) for word in words], tokenizer)
+    except DataError as error:
+        raise row.placed(error) from error
     taken = 0
     for number, (first, last) in zip(numbers, places, strict=True):
         own = first >= taken
@@ -112,17 +121,3 @@ def number_of(row: Row, word: Word, classes: Sequence[str]) -> int:
 def unseen_classes(classes: Sequence[str], counts: Mapping[str, int]) -> list[str]:
     """The classes that no word of a data set has."""
     return [name for name in classes if not counts.get(f"{COUNTED}{name}")]
-
-
-def _is_cut(record: Record, length: int, cut: Cut, counts: Counter[str]) -> bool:
-    """Whether a text that is too long is cut, not left out; DataError where it is refused."""
-    if cut.truncation == "drop":
-        counts["dropped_longer_than_max_length"] += 1
-        return False
-    if cut.truncation == "error":
-        raise record.row.error(
-            f"{length} tokens, but max_length is {cut.max_length}.",
-            remedy="Raise data.max_length, or set data.truncation to response_right or drop.",
-        )
-    counts["truncated_response"] += 1
-    return True

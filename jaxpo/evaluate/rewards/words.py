@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jaxpo.data.packing.batch import Batch
+from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.tagged import Word
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
 from jaxpo.data.tokens.tagged import laid
@@ -22,14 +23,21 @@ Tree = Any
 
 
 def tokens_and_places(
-    texts: Sequence[tuple[str, Sequence[Word]]], tokenizer: Tokenizer, max_length: int
+    texts: Sequence[tuple[Row, str, Sequence[Word]]], tokenizer: Tokenizer, max_length: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each text its first `max_length` tokens, and of each word the place of its first one, -1 where it has none."""
+    """Of each text its first `max_length` tokens, and of each word the place of its first one, -1 where it has none.
+
+    Args:
+      texts: with the row that each comes from, for messages.
+
+    Raises:
+      DataError: tokens that do not spell their text; names file and row.
+    """
     found = []
-    encoded = tokenizer.encode_batch([text for text, _ in texts])
-    for (text, words), ids in zip(texts, encoded, strict=True):
+    encoded = tokenizer.encode_batch([text for _, text, _ in texts])
+    for (row, text, words), ids in zip(texts, encoded, strict=True):
         # Numbered as if each word were a class of its own.
-        tokens, column = laid(text, words, range(len(words)), ids, tokenizer, Counter())
+        tokens, column = laid(row, text, words, range(len(words)), ids, tokenizer, Counter())
         places = np.full(len(words), -1)
         first = np.flatnonzero(column[:max_length] > 0)
         places[column[first] - 1] = first

@@ -38,12 +38,11 @@ def config_from_json(document: Mapping[str, Any], source: object) -> VAEDecoderC
     kinds = read.words("up_block_types", (_BLOCK,) * len(widths), most=16)
     if set(kinds) - {_BLOCK} or len(kinds) != len(widths):
         read.problems.append(f"up_block_types is {', '.join(kinds)}, and a decoder has {_BLOCK} for each level")
-    shift = 0.0 if document.get("shift_factor") in (None, 0) else read.number("shift_factor", 0.0)
     found: dict[str, Any] = {
         **sizes,
         "block_out_channels": widths,
         "scaling_factor": read.number("scaling_factor", default.scaling_factor),
-        "shift_factor": shift,
+        "shift_factor": read.number("shift_factor", 0.0, signed=True),
         "use_post_quant_conv": read.flag("use_post_quant_conv", True),
     }
     read.check(source)

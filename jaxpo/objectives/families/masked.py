@@ -23,6 +23,9 @@ from jaxpo.objectives.families.denoising import EVALUATION
 from jaxpo.objectives.methods.options import Ids
 from jaxpo.ops.head import map_vocab
 
+DROPPED = 2**32 - 1
+"""Folded into a step's key for the embedding's dropout: no example has that number, by which masks are drawn."""
+
 
 @dataclass(frozen=True)
 class Masking:
@@ -154,7 +157,7 @@ def masked_tokens(scorer: Scorer, masking: Masking, ids: Ids) -> Objective:
     def encode(params: Tree, frozen: Tree, batch: Batch, rng: Array | None) -> tuple[Tree, dict[str, Any]]:
         found = hide(batch, rng, masking, ids)
         read = batch.replace(tokens=found.tokens)  # type: ignore[attr-defined]
-        hidden, aux = scorer.run(params["model"], read, rng)
+        hidden, aux = scorer.run(params["model"], read, None if rng is None else jax.random.fold_in(rng, DROPPED))
         streams = ((scorer.unembedding(params["model"]), hidden),)
         stats = map_vocab(token_stats, streams, batch.tokens, chunk=scorer.head_chunk)
         return {"stats": stats, "chosen": found.chosen, "weight": found.weight}, aux

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.embeddings import EmbeddingMethod
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from jaxpo.objectives.base import Metric
     from jaxpo.objectives.encode import Scorer
     from jaxpo.objectives.families.pairs import Terms
-    from jaxpo.objectives.families.rewards import Reading, Rewards
+    from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,10 @@ class GPM(EmbeddingMethod):
     )
     NEEDS = Needs(roles=("chosen", "rejected"), extra=("embedding",))
     COMPARES_ANSWERS: ClassVar[bool] = True
+    NO_REWARD = (
+        "the model compares answers (gpm) and gives none a reward by itself; several answers to one prompt have mean "
+        "scores against each other: `Network.mean_scores`, the evaluation of reward models, GPOPairs."
+    )
 
     def __post_init__(self) -> None:
         asked = {"gate": self.gate != "none", "temperature": self.learn_temperature}
@@ -123,12 +126,6 @@ class GPM(EmbeddingMethod):
         from jaxpo.objectives.families.features import segment_sums
 
         return {"logps": segment_sums(scorer.logps(params["model"], batch, hidden), batch.masks["completion"], batch)}
-
-    def reward(self, reading: Reading) -> Array:
-        raise ConfigError(
-            "the model compares answers (gpm) and gives none a reward by itself; several answers to one prompt have "
-            "mean scores against each other: `Network.mean_scores`, the evaluation of reward models, GPOPairs."
-        )
 
     def rewards(self, features: Rewards) -> dict[str, Array]:
         """Mean scores within the pair, s / (2 tau) and -s / (2 tau): they differ by the log-odds."""

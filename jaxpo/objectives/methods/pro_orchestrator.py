@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
-from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.rewards import RewardMethod
 
@@ -55,6 +54,10 @@ class PROOrchestrator(RewardMethod):
     PARTS_OF: ClassVar[Mapping[str, str]] = {GROUP: "objectives"}
     METRICS: ClassVar[tuple[str, ...]] = ("argmax_accuracy", "weights_entropy", "targets_entropy")
     UNMEASURED: ClassVar[tuple[str, ...]] = ("accuracy", "margin", "mean_reward", "min_reward", "max_reward")
+    NO_REWARD = (
+        "pro_orchestrator gives the weights of rewards for a prompt, and no reward; name it in "
+        "OrchestratedJudge(weights_of=...) or `jaxpo data construct pro_weights`."
+    )
 
     def problems(self) -> list[str]:
         found = super().problems()
@@ -120,13 +123,6 @@ class PROOrchestrator(RewardMethod):
         logits = adapter_head(own, prompt_means(hidden, batch))
         statistics = jax.lax.stop_gradient(jnp.stack([own["offset"], own["scale"]]))
         return {"logits": logits, "statistics": jnp.broadcast_to(statistics, (*logits.shape[:2], *statistics.shape))}
-
-    def reward(self, reading: Reading) -> Array:
-        """There is none: what it says is said of a prompt."""
-        raise ConfigError(
-            "pro_orchestrator gives the weights of rewards for a prompt, and no reward; name it in "
-            "OrchestratedJudge(weights_of=...) or `jaxpo data construct pro_weights`."
-        )
 
     def head_names(self) -> tuple[str, ...]:
         return self.objectives

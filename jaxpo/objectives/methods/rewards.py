@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import ArrayMethod, Encode
 from jaxpo.objectives.methods.options import Options
 
@@ -32,11 +33,13 @@ class RewardMethod(ArrayMethod):
       PER_TOKEN: names of what `read` gives per token; all else is per segment.
       UNMEASURED: names of the common metrics of reward models that this one's rows do not show.
       COMPARES_ANSWERS: what a response is worth depends on the others to its prompt; there is no `reward` of one.
+      NO_REWARD: why there is no `reward` of one, and what to ask of the model instead; "" = there is.
     """
 
     PER_TOKEN: ClassVar[tuple[str, ...]] = ()
     UNMEASURED: ClassVar[tuple[str, ...]] = ()
     COMPARES_ANSWERS: ClassVar[bool] = False
+    NO_REWARD: ClassVar[str] = ""
 
     def read(
         self, params: Any, hidden: Array, ends: Array, prompt_ends: Array, per_token: Mapping[str, Array]
@@ -60,7 +63,13 @@ class RewardMethod(ArrayMethod):
         return {"score": value(params["value"], read_at(hidden, ends))}
 
     def reward(self, reading: Reading) -> Array:
-        """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about."""
+        """The one number of a response, `[N]` or `[N, K]`, that the common metrics are about.
+
+        Raises:
+          ConfigError: NO_REWARD.
+        """
+        if self.NO_REWARD:
+            raise ConfigError(self.NO_REWARD)
         return reading["score"]
 
     def head_names(self) -> tuple[str, ...]:

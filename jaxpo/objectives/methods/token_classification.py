@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from jaxpo.data.rows.needs import Needs
 from jaxpo.data.rows.tagged import marks_entities
-from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.base import Info, number
 from jaxpo.objectives.methods.rewards import RewardMethod
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from jaxpo.models.family import TextConfig
     from jaxpo.models.spec import Table
     from jaxpo.objectives.base import Metric
-    from jaxpo.objectives.families.rewards import Reading, Rewards
+    from jaxpo.objectives.families.rewards import Rewards
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,10 @@ class TokenClassification(RewardMethod):
     NAMED: ClassVar[Mapping[str, str]] = {"tags": "classes"}
     METRICS = ("macro_f1",)
     UNMEASURED = ("margin", "min_reward", "mean_reward", "max_reward")
+    NO_REWARD = (
+        "a model trained by token_classification tells the classes of words and gives texts no rewards; "
+        "`jaxpo data construct tag` asks it for classes."
+    )
 
     def __post_init__(self) -> None:
         entities = ("entity_f1",) if marks_entities(self.classes) else ()
@@ -98,13 +101,6 @@ class TokenClassification(RewardMethod):
         from jaxpo.models.heads import biased_head
 
         return biased_head(params["classes"], hidden)
-
-    def reward(self, reading: Reading) -> Array:
-        """There is none: words have classes, and a text no number."""
-        raise ConfigError(
-            f"a model trained by {self.INFO.name} tells the classes of words and gives texts no rewards; "
-            "`jaxpo data construct tag` asks it for classes."
-        )
 
     def counts(self, batch: Batch) -> dict[str, Array]:
         """Also "words", those that are trained on."""

@@ -80,6 +80,9 @@ class WinRateReward(Judge):
     def models(self) -> tuple[str, ...]:
         return self.judge.models() if isinstance(self.judge, Judge) else ()
 
+    def reward_models(self) -> tuple[str, ...]:
+        return self.judge.reward_models() if isinstance(self.judge, Judge) else ()
+
     def open(self, networks: Networks) -> Ask:
         ask: Ask = self.judge.open(networks)
         return ask

@@ -51,18 +51,25 @@ def ability_problems(run: Run, config: Any) -> Iterator[str]:
         yield f"prompts: a model of the family {found.name!r} cannot generate; leave them empty."
 
 
-def direction_problems(run: Run, stage: Stage, predicts: bool) -> Iterator[str]:
-    """What looks both ways sees the tokens that it would be asked to predict; the start of a causal text sees none."""
-    config, pooling = declared_model(run, stage), getattr(getattr(stage, "loss", None), "pooling", None)
-    if pooling == "cls" and is_config(config) and limits(config).causal:
+def direction_problems(stage: Stage, config: Any, predicts: bool) -> Iterator[str]:
+    """What looks both ways sees the tokens that it would be asked to predict; the start of a causal text sees none.
+
+    Args:
+      config: of the model that the stage trains; none of them for an unknown one.
+    """
+    if not is_config(config):
+        return
+    pooling, causal = getattr(getattr(stage, "loss", None), "pooling", None), limits(config).causal
+    if pooling == "cls" and causal:
         yield (
             f"{stage.name}.loss.pooling: reads BOS, which of a causal model has seen no text, so that all are alike; "
             "give 'mean' or 'last', or an encoder (model.causal off)."
         )
-    if predicts and is_config(config) and not limits(config).causal:
+    if predicts and not causal:
         yield (
             f"{stage.name}.model: it looks both ways (model.causal is off), and {type(stage).__name__} predicts tokens "
-            "from those before them; train an encoder in a MaskedLM, Retrieval or Reward stage, or set model.causal."
+            "from those before them; train an encoder in a MaskedLM, Retrieval or Reward stage, or start from a model "
+            f"that is causal ({flag(('model', 'causal'))} True of one that is new)."
         )
 
 

@@ -12,20 +12,8 @@ from jaxpo.errors import ConfigError
 from jaxpo.models.expert_axes import devices_of, share_problems, spread
 from jaxpo.models.family import family, is_config
 from jaxpo.models.parts import Experts
-from jaxpo.recipe.checks.masked_lm import sight_problems
-from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
 from jaxpo.recipe.lineage import declared_model, resolved, trained
-
-
-def check_origin(run: Run) -> None:
-    """What run and stages ask of the model of `model_from` suits it; ConfigError lists what does not."""
-    config = config_of_origin(run)
-    own = [stage for stage in trained(run) if stage.model is None]
-    problems = [] if config is None else list(ability_problems(run, config))
-    problems += [p for stage in own for p in (*balance_problems(stage, config), *sight_problems(stage, config))]
-    if problems:
-        raise ConfigError(problems)
 
 
 def check_placement(run: Run, sizes: Mapping[str, int]) -> None:
@@ -53,7 +41,7 @@ def routing_problems(run: Run, stage: Stage) -> Iterator[str]:
     for field in ("bias_update_rate", "router_aux_loss_coef", "router_z_loss_coef"):
         if not 0 <= getattr(stage.routing, field) < float("inf"):
             yield f"{name}.{field}: {getattr(stage.routing, field):g} must be a number at least 0; 0 switches it off."
-    # The shape of a checkpoint is known once it is read; `check_origin` asks again then.
+    # The shape of a checkpoint is known once it is read; `checks.origin` asks again then.
     yield from balance_problems(stage, declared_model(run, stage))
 
 

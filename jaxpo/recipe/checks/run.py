@@ -20,12 +20,14 @@ from jaxpo.data.rows.files.remote import filesystem, is_remote, place_of
 from jaxpo.errors import ConfigError, did_you_mean, no_folder
 from jaxpo.models.family import limits, preset
 from jaxpo.recipe.checks.files import file_problems
+from jaxpo.recipe.checks.judges import judge_problems
 from jaxpo.recipe.checks.model import ability_problems
 from jaxpo.recipe.checks.positions import position_problems
+from jaxpo.recipe.checks.probes import probe_problems
 from jaxpo.recipe.checks.routing import declared_models, placement_problems
 from jaxpo.recipe.checks.stage import data_problems, stage_problems
 from jaxpo.recipe.kinds import find_kind, kind_names, kind_of
-from jaxpo.recipe.lineage import seed_of, trained
+from jaxpo.recipe.lineage import declared_model, seed_of, trained
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}
 
@@ -56,10 +58,14 @@ def find_problems(run: Run, *, files: bool = True) -> Iterator[str]:
     yield from model_problems(run)
     yield from mesh_problems(run)
     yield from compute_problems(run)
+    yield from probe_problems(
+        run, {stage.name: declared_model(run, stage) for stage in run.stages if stage.LEAVES_MODEL}
+    )
     for i, stage in enumerate(run.stages):
         if stage.TRAINS:
             yield from data_problems(run, stage) if files else ()
             yield from stage_problems(run, i, stage)
+        yield from judge_problems(run, i, stage)
         for problems in kind_of(stage).checks:
             yield from problems(run, i, stage)
 

@@ -20,8 +20,9 @@ from jaxpo.recipe.checks.model import direction_problems, origin_problems, own_m
 from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
 from jaxpo.recipe.checks.qat import qat_problems
 from jaxpo.recipe.checks.routing import routing_problems
-from jaxpo.recipe.kinds import Kind, kind_of, kinds_for
-from jaxpo.recipe.lineage import PREVIOUS, RANDOM, with_models
+from jaxpo.recipe.kind import Kind
+from jaxpo.recipe.kinds import find_method, kind_of, kinds_for
+from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, with_models
 
 
 def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
@@ -35,13 +36,13 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     yield from init_problems(run, index, stage)
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
-    yield from direction_problems(run, stage, kind.predicts)
+    yield from direction_problems(stage, declared_model(run, stage), kind.predicts)
     yield from lora_problems(stage)
     yield from qat_problems(stage)
     yield from routing_problems(run, stage)
     if kind.default is None or getattr(stage, "loss", None) is not None:
         yield from method_problems(stage, kind)
-    method = getattr(stage, "loss", None) or (kind.default and kind.default(stage))
+    method = find_method(stage)
     if hasattr(method, "NEEDS") and not isinstance(method, type):
         yield from whole_step_problems(stage, method)
         yield from beside_problems(run, index, stage, method)

@@ -78,7 +78,8 @@ class Online(Stage):
       old_logps: the log-probs that ratios are taken over, where answers serve more than one step: "trainer" computes
         them before the first of these steps, "sampler" takes those that the answers were drawn with.
       share_prompts: the answers of a group continue one copy of their prompt, which is read once in training instead of
-        once for each: the same losses and gradients from fewer positions. Such rows need the attention backend "xla".
+        once for each: the same log-probs, losses and gradients from fewer positions. (Statistics of a mixture's routing
+        count it once, too.) Such rows need the attention backend "xla".
       max_completion_length: tokens of an answer, its end included.
       temperature, top_k, top_p, min_p, repetition_penalty: of the sampling. The trainer's log-probs are taken at the
         same temperature.
@@ -149,6 +150,12 @@ class Online(Stage):
         """Segments that a row may hold: several times as many as fit at their longest, since most are shorter."""
         shared = self.num_generations + 1 if self.share_prompts else 0
         return max(4, shared) * self.per_row
+
+    @property
+    def longest_shared(self) -> int:
+        """Positions that the answers of a group take at most behind one copy of their prompt; 0 = a prompt for each."""
+        whole = self.longest_prompt + self.num_generations * (self.max_completion_length + 1)
+        return min(whole, self.data.row_length) if self.share_prompts else 0
 
     @property
     def per_row(self) -> int:

@@ -179,7 +179,7 @@ class PostQuestions(Work):
             return [found.get(i, NO_QUESTION) for i in range(len(posts))]
         items = [Item(post, "", row) for row, post in zip(rows, posts, strict=True)]
         ledger = Ledger(context.folder, f"questions-{self.writer.NAME}", self.writer.identity())
-        found = ask_all(
+        replies = ask_all(
             {item.key(None): item for item in items},
             self.writer.open(),
             ledger,
@@ -189,8 +189,8 @@ class PostQuestions(Work):
             say=context.say,
             check=context.check,
         )
-        failures.update(found.failures.values())
-        return [found.values.get(item.key(None), NO_QUESTION) for item in items]
+        failures.update(replies.failures.values())
+        return [replies.values.get(item.key(None), NO_QUESTION) for item in items]
 
     def _answered(
         self, kept: Sequence[Kept], context: WorkContext, counts: Counter[str], failures: Counter[str]

@@ -84,8 +84,7 @@ def inputs_of(batch: Batch) -> Inputs:
         batch.per_token.get(MEDIA) if batch.media else None,
         batch.per_segment.get(CONTINUES),
         batch.blocks,
-        # What a segment continues may lie anywhere before it in its row.
-        None if CONTINUES in batch.per_segment else batch.max_segment,
+        batch.reach or batch.max_segment,
     )
 
 

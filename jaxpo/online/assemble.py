@@ -13,7 +13,6 @@ from jaxpo.config import Online
 from jaxpo.data.durable import publish
 from jaxpo.data.rows.needs import REFERENCE
 from jaxpo.data.tokens.dataset import Dataset
-from jaxpo.errors import ConfigError
 from jaxpo.judges.asking import Patience
 from jaxpo.judges.base import Networks
 from jaxpo.objectives.encode import Scorer
@@ -63,7 +62,6 @@ def rollout_source(
     Raises:
       ConfigError: a reward has changed since the stage began, or lacks the network that it asks.
     """
-    check_sharing(stage, scorer.config)
     scoring = Scoring(stage.reward_funcs, network, Patience(stage.reward_tries, stage.reward_failures), say)
     played = {} if stage.environment is None else {ENVIRONMENT: stage.environment.identity()}
     first_process_first(lambda: _same_rewards(folder / FOLDER, scoring.identity() | played))
@@ -85,7 +83,7 @@ def rollout_source(
         stage.gradient_accumulation_steps,
         prompts.dataset.tokenizer.pad_id,
         method.answering.roles,
-        stage.share_prompts,
+        stage.longest_shared,
     )
     return RolloutSource(
         stage=stage,
@@ -117,20 +115,6 @@ def check_prompts(stage: Online, method: Any, train: Dataset, held_out: Dataset 
             for reward in stage.reward_funcs:
                 reward.check(rows)
             method.check_rows(rows)
-
-
-def check_sharing(stage: Online, config: Any) -> None:
-    """The model can read a prompt once for several answers.
-
-    Raises:
-      ConfigError: it has windows.
-    """
-    text = getattr(config, "text", config)
-    if stage.share_prompts and any(text.window(kind) is not None for kind in text.layer_types):
-        raise ConfigError(
-            f"{stage.name}.share_prompts: this model has layers with a sliding window, which counts positions of the "
-            "row, and answers that share a prompt do not lie directly behind it; leave it out."
-        )
 
 
 def _sampler(stage: Online) -> Sampler:

@@ -53,16 +53,17 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
     roles, example_id = {role: np.full(n, -1, np.int32) for role in layout.roles}, np.full(n, -1, np.int32)
     continues = np.zeros((layout.rows, layout.slots), np.int32)
     each = len(layout.roles)
-    places, shared = layout.places(answers)
-    for common in shared:
-        at = common.row, slice(common.start, common.start + len(common.tokens))
-        tokens[at], segment_ids[at], positions[at] = common.tokens, common.slot + 1, np.arange(len(common.tokens))
-        masks["prompt"][common.row, common.start + 1 : at[1].stop] = True
-    for i, (answer, place) in enumerate(zip(answers, places, strict=True)):
+    placed = layout.places(answers)
+    for common in placed.shared:
+        row, first, end = common.row, common.start, common.start + len(common.tokens)
+        tokens[row, first:end], segment_ids[row, first:end] = common.tokens, common.slot + 1
+        positions[row, first:end] = np.arange(end - first)
+        masks["prompt"][row, first + 1 : end] = True
+    for i, (answer, place) in enumerate(zip(answers, placed.answers, strict=True)):
         row, slot, start = place.row, place.slot, place.start
         first, end = ends_of(answer, place)
-        tokens[row, start:first], tokens[row, first:end] = answer.prompt[place.before :], answer.tokens
-        segment_ids[row, start:end], positions[row, start:end] = slot + 1, place.before + np.arange(end - start)
+        tokens[row, start:first], tokens[row, first:end] = answer.prompt[place.shared :], answer.tokens
+        segment_ids[row, start:end], positions[row, start:end] = slot + 1, place.shared + np.arange(end - start)
         continues[row, slot] = place.continues
         masks["completion"][row, first:end] = answer.on if answer.mask is None else answer.mask & answer.on
         masks["prompt"][row, start + 1 : first] = True
@@ -78,12 +79,14 @@ def batch_of(answers: Sequence[Trained], layout: Layout, names: tuple[str, ...],
         "positions": positions,
         "masks": masks,
         "per_token": per_token,
-        "per_segment": {CONTINUES: continues} if layout.share_prompts else {},
+        "per_segment": {CONTINUES: continues} if layout.longest_shared else {},
         "per_example": per_example,
         "roles": roles,
         "example_id": example_id,
     }
-    return Batch(**arrays, block_rows=1, slots=layout.slots, max_segment=layout.max_segment)
+    return Batch(
+        **arrays, block_rows=1, slots=layout.slots, max_segment=layout.max_segment, reach=layout.longest_shared or None
+    )
 
 
 def share_of(batch: Batch, index: int, count: int) -> Batch:
@@ -98,12 +101,12 @@ def share_of(batch: Batch, index: int, count: int) -> Batch:
 
 def taken_apart(values: np.ndarray, answers: Sequence[Trained], layout: Layout) -> list[np.ndarray]:
     """Per-token values `[R, S]` of a step's batch, of each answer's own tokens."""
-    places, _ = layout.places(answers)
-    ends = [(place.row, *ends_of(answer, place)) for answer, place in zip(answers, places, strict=True)]
+    places = zip(answers, layout.places(answers).answers, strict=True)
+    ends = [(place.row, *ends_of(answer, place)) for answer, place in places]
     return [np.asarray(values[row, first:end], np.float32) for row, first, end in ends]
 
 
 def ends_of(answer: Trained, place: Place) -> tuple[int, int]:
     """Position of an answer's first token, and the one after its last."""
-    first = place.start + len(answer.prompt) - place.before
+    first = place.start + len(answer.prompt) - place.shared
     return first, first + len(answer.tokens)

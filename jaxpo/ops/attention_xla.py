@@ -50,15 +50,15 @@ def xla_attention(
     front = -before % chunk
     side, end = -length % chunk, -(keys + front) % chunk
     q, k, v = (_pad(x, *sides) for x, sides in ((q, (0, side)), (k, (front, end)), (v, (front, end))))
-    asks = jnp.stack([segment_ids] if prefix_ids is None else [segment_ids, prefix_ids], axis=-1)
-    asks, key_ids = _pad(asks, 0, side), _pad(key_ids, front, end)
+    query_ids = jnp.stack([segment_ids] if prefix_ids is None else [segment_ids, prefix_ids], axis=-1)
+    query_ids, key_ids = _pad(query_ids, 0, side), _pad(key_ids, front, end)
     q = q.reshape(rows, length + side, groups, heads // groups, width).transpose(0, 2, 3, 1, 4)
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
     chunks, first, rule = k.shape[2] // chunk, (before + front) // chunk, _Rule(causal, window)
     if back + ahead + 1 >= chunks or 4 * (back + ahead + 1) > 3 * chunks:
-        out = _prefixes(q, k, v, asks, key_ids, chunk, first, rule)
+        out = _prefixes(q, k, v, query_ids, key_ids, chunk, first, rule)
     else:
-        out = _windowed(q, k, v, asks, key_ids, chunk, first, (back, ahead), rule)
+        out = _windowed(q, k, v, query_ids, key_ids, chunk, first, (back, ahead), rule)
     out = out.transpose(0, 3, 1, 2, 4).reshape(rows, length + side, heads, width)
     return out[:, :length]
 
@@ -87,13 +87,13 @@ class _Rule:
     def __init__(self, causal: bool, window: int | None):
         self.causal, self.window = causal, window
 
-    def seen(self, asks: Array, key_ids: Array, q_index: Array, k_index: Array) -> Bool[Array, "R C W"]:
+    def seen(self, query_ids: Array, key_ids: Array, q_index: Array, k_index: Array) -> Bool[Array, "R C W"]:
         distance = q_index[:, None] - k_index[None, :]
         allowed = distance >= 0 if self.causal else jnp.ones_like(distance, dtype=bool)
         if self.window is not None:
             allowed &= jnp.abs(distance) < self.window
-        # Of the ids that a query asks for: its segment's, and that of what its segment continues.
-        each = [asks[:, :, i, None] for i in range(asks.shape[-1])]
+        # Of the ids that a query query_ids for: its segment's, and that of what its segment continues.
+        each = [query_ids[:, :, i, None] for i in range(query_ids.shape[-1])]
         asked = [(ids == key_ids[:, None, :]) & (ids != 0) for ids in each]
         return functools.reduce(operator.or_, asked) & allowed
 
@@ -111,7 +111,9 @@ def _chunk_size(length: int, keys: int, reach: int) -> int:
     return max(16, min(largest, half, -(-length // (2 * _BANDS))))
 
 
-def _prefixes(q: Array, k: Array, v: Array, asks: Array, key_ids: Array, chunk: int, first: int, rule: _Rule) -> Array:
+def _prefixes(
+    q: Array, k: Array, v: Array, query_ids: Array, key_ids: Array, chunk: int, first: int, rule: _Rule
+) -> Array:
     """Causal attention by groups of query chunks, each group against the prefix that its last chunk can see.
 
     A loop inside each group, rather than one straight line, keeps one chunk's scores alive at a time: XLA's CPU backend
@@ -128,13 +130,13 @@ def _prefixes(q: Array, k: Array, v: Array, asks: Array, key_ids: Array, chunk: 
 
         @jax.checkpoint
         def block(args: tuple[Array, ...], k: Array, v: Array, key_ids: Array, k_index: Array) -> Array:
-            q, asks, q_index = args
-            return attend(q, k, v, rule.seen(asks, key_ids, q_index, k_index))
+            q, query_ids, q_index = args
+            return attend(q, k, v, rule.seen(query_ids, key_ids, q_index, k_index))
 
         keys = k[:, :, :seen], v[:, :, :seen], key_ids[:, :seen], k_index[:seen]
         stacked = (
             _split(q[:, :, :, here], 3, chunk),
-            _split(asks[:, here], 1, chunk),
+            _split(query_ids[:, here], 1, chunk),
             _split(q_index[here], 0, chunk),
         )
         out = lax.map(lambda args, block=block, keys=keys: block(args, *keys), stacked)
@@ -158,7 +160,7 @@ def _windowed(
     q: Array,
     k: Array,
     v: Array,
-    asks: Array,
+    query_ids: Array,
     key_ids: Array,
     chunk: int,
     first: int,
@@ -180,14 +182,14 @@ def _windowed(
 
     @jax.checkpoint
     def block(args: tuple[Array, ...]) -> Array:
-        q, k, v, asks, key_ids, q_index, k_index = args
-        return attend(q, k, v, rule.seen(asks, key_ids, q_index, k_index))
+        q, k, v, query_ids, key_ids, q_index, k_index = args
+        return attend(q, k, v, rule.seen(query_ids, key_ids, q_index, k_index))
 
     stacked = (
         _split(q, 3, chunk),
         windows(k, 2),
         windows(v, 2),
-        _split(asks, 1, chunk),
+        _split(query_ids, 1, chunk),
         windows(key_ids, 1),
         _split(q_index, 0, chunk),
         windows(k_index, 0),

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from jaxpo.ops.segments import segment_bounds
+
 
 @struct.dataclass
 class Prefix:
@@ -35,13 +37,11 @@ def prefix_of(segment_ids: Int[Array, "R S"], continues: Int[Array, "R M"]) -> P
       segment_ids: `[R, S]`; 0 is padding, 1..M are the row's segments, each contiguous.
       continues: `[R, M]`, the id of the segment that segment m + 1 continues; 0 = none.
     """
-    numbers = jnp.arange(1, continues.shape[1] + 1)
-    inside = segment_ids[:, None, :] == numbers[:, None]
-    start = jnp.argmax(inside, axis=-1)
-    end = start + jnp.sum(inside, axis=-1)
+    start, length = segment_bounds(segment_ids, continues.shape[1])
     ids = jnp.take_along_axis(jnp.pad(continues, ((0, 0), (1, 0))), segment_ids, axis=1)
-    own = jnp.where(continues > 0, numbers, 0)
-    return Prefix(ids, own, start, jnp.take_along_axis(end, jnp.maximum(continues - 1, 0), axis=1))
+    own = jnp.where(continues > 0, jnp.arange(1, continues.shape[1] + 1), 0)
+    end = jnp.take_along_axis(start + length, jnp.maximum(continues - 1, 0), axis=1)
+    return Prefix(ids, own, start, end)
 
 
 def continued_conv(

@@ -48,6 +48,7 @@ from jaxpo.recipe.checks.optimizer import dropout_problems
 from jaxpo.recipe.checks.retrieval import retrieval_problems
 from jaxpo.recipe.checks.reward import reward_problems
 from jaxpo.recipe.checks.rollouts import rollout_problems
+from jaxpo.recipe.checks.sharing import window_problems
 from jaxpo.recipe.checks.work import work_problems
 from jaxpo.recipe.kind import Kind, Materials
 from jaxpo.recipe.measured import (
@@ -79,7 +80,13 @@ def pairs_and_answers(materials: Materials) -> Source:
 
 
 def answers_of(materials: Materials, stage: Online) -> Any:
-    """The source of the answers of a stage."""
+    """The source of the answers of a stage.
+
+    Raises:
+      ConfigError: a network beside the policy cannot read prompts that answers share.
+    """
+    if problems := [p for s in materials.scorers.values() for p in window_problems(stage, s.config)]:
+        raise ConfigError(problems)
     from jaxpo.online.assemble import rollout_source
     from jaxpo.online.networks import networks_in_state
 

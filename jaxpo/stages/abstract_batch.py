@@ -111,6 +111,7 @@ def token_batch(stage: Any, config: TextConfig, mesh: Mesh) -> Batch:
         slots=caps.slots,
         max_segment=caps.max_segment,
         media=media,
+        reach=getattr(stage, "longest_shared", 0) or None,
     )
 
 

@@ -42,15 +42,11 @@ from jaxpo.train.step import Step, make_eval, make_step
 Tree = Any
 
 
-def check_implementations(compute: Compute, *, prefix: bool = False) -> None:
-    """Those that are named are on this platform and can do it on the enclosing mesh; ConfigError says why not.
-
-    Args:
-      prefix: whether some stage has segments that share one.
-    """
+def check_implementations(compute: Compute) -> None:
+    """Those that are named are on this platform and can do it on the enclosing mesh; ConfigError says why not."""
     dtype = dtype_of(compute, jax.default_backend())
     checks: dict[str, Callable[[], object]] = {
-        "attention": lambda: attention.chosen(compute.attention, dtype=dtype, prefix=prefix),
+        "attention": lambda: attention.chosen(compute.attention, dtype=dtype),
         "conv": lambda: conv.chosen(compute.conv, dtype=dtype),
         "experts": lambda: grouped.chosen(compute.experts),
     }

@@ -98,8 +98,7 @@ def go_on(
         check_rows(run, mesh, home)
         rules, config = dict(run.mesh.rules), to_jsonable(run)
         held.enter_context(use_mesh(mesh, rules))
-        shares = any(getattr(stage, "share_prompts", False) for stage in run.stages)
-        check_implementations(run.compute, prefix=shares)
+        check_implementations(run.compute)
         held.enter_context(console)
         log = held.enter_context(
             MetricsLog(

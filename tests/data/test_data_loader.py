@@ -10,10 +10,11 @@ import pytest
 from data.feeds import fed
 
 from jaxpo.config import Data
-from jaxpo.data.packing.batch import rows_of, segment_bounds
+from jaxpo.data.packing.batch import rows_of
 from jaxpo.data.packing.loader import Loader
 from jaxpo.data.packing.ragged import RaggedColumn
 from jaxpo.errors import ConfigError, DataError, RunError
+from jaxpo.ops.segments import segment_bounds
 
 KINDS = {
     "text": ("language", ("text",), ()),

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from online.tiny import online, recipe
 from stages.recipe import MODEL
 
-from jaxpo.config import Hybrid
+from jaxpo.config import Compute, Hybrid, Mesh
 from jaxpo.convert.model_io import load_model
 from jaxpo.data.packing.batch import CONTINUES
-from jaxpo.errors import ConfigError
 from jaxpo.models.family import preset
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import init_params
@@ -23,7 +22,6 @@ from jaxpo.objectives.methods.grpo import GRPO
 from jaxpo.objectives.methods.hypo import HyPO
 from jaxpo.objectives.methods.online_pairs import OnlineDPO
 from jaxpo.objectives.methods.ppo import PPO
-from jaxpo.online.assemble import check_sharing
 from jaxpo.online.batches import Trained, batch_of, taken_apart
 from jaxpo.online.layout import Layout
 from jaxpo.recipe.checks.run import find_problems
@@ -74,7 +72,7 @@ def test_every_answer_is_read_behind_its_own_prompt_whatever_the_lengths(prompts
     longest, row = 16, 40
     answers = step_of(prompts, [draw.randint(1, 7) for _ in range(group * len(prompts))])
     rows = -(-len(answers) // (row // longest))
-    layout = Layout(-(-rows // parts) * parts, row, longest, 20, parts, share_prompts=True)
+    layout = Layout(-(-rows // parts) * parts, row, longest, 20, parts, longest_shared=row)
     batch = batch_of(answers, layout, ("drawn",), ())
     found = texts(batch)
     for answer in answers:
@@ -85,12 +83,12 @@ def test_every_answer_is_read_behind_its_own_prompt_whatever_the_lengths(prompts
     assert batch.masks["completion"].sum() == sum(len(answer.tokens) for answer in answers)
     for answer, back in zip(answers, taken_apart(batch.per_token["drawn"], answers, layout), strict=True):
         np.testing.assert_array_equal(back, answer.tokens)
-    alone = batch_of(answers, dataclasses.replace(layout, share_prompts=False), (), ())
+    alone = batch_of(answers, dataclasses.replace(layout, longest_shared=0), (), ())
     assert (batch.segment_ids > 0).sum() <= (alone.segment_ids > 0).sum()
 
 
 def test_a_group_that_no_row_holds_is_shared_in_parts_and_pairs_stay_together():
-    layout = Layout(6, 24, 16, 8, 1, share_prompts=True)
+    layout = Layout(6, 24, 16, 8, 1, longest_shared=24)
     batch = batch_of(step_of([9], [4] * 8), layout, (), ())
     assert sorted(np.sum(batch.per_segment[CONTINUES] > 0, axis=1).tolist()) == [0, 0, 0, 2, 3, 3]
     pairs = step_of([9], [4] * 8)
@@ -102,14 +100,18 @@ def test_a_group_that_no_row_holds_is_shared_in_parts_and_pairs_stay_together():
         np.testing.assert_array_equal(whole, np.concatenate([side.prompt, side.tokens]))
 
 
-def test_where_sharing_needs_more_rows_nothing_is_shared():
-    """Two groups of 22 do not fit two rows of 30, and their four answers of 15 do."""
+def test_prompts_are_shared_unless_that_fills_more_microbatches():
+    """Two groups of 23 positions need two rows of 30, as their four answers of 15 do; with less room they need more."""
     answers = step_of([8, 8], [7, 7, 7, 7])
-    layout = Layout(2, 30, 16, 3, 1, share_prompts=True)
-    shared = batch_of(answers, layout, (), ())
-    assert shared.per_segment[CONTINUES].any()
-    tight = dataclasses.replace(layout, slots=2)
-    assert not batch_of(answers, tight, (), ()).per_segment[CONTINUES].any()
+    layout = Layout(4, 30, 16, 3, 4, longest_shared=30)
+    assert batch_of(answers, layout, (), ()).per_segment[CONTINUES].any()
+    assert not batch_of(answers, dataclasses.replace(layout, slots=2), (), ()).per_segment[CONTINUES].any()
+    # Behind prompts of two tokens three groups of 13 need three rows of 24, with a prompt each they need two.
+    answers = step_of([2, 2, 2], [5] * 6)
+    layout = Layout(4, 24, 16, 8, 4, longest_shared=24)
+    assert layout.places(answers).rows == 2
+    assert not layout.places(answers).shared
+    assert dataclasses.replace(layout, microbatches=1).places(answers).shared
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
@@ -121,7 +123,7 @@ def test_log_probs_and_gradients_are_those_of_answers_with_a_prompt_each(remat):
     weighed = [dataclasses.replace(a, per_token={"drawn": d}) for a, d in zip(answers, drawn, strict=True)]
     found = []
     for share in (True, False):
-        layout = Layout(4, 64, 24, 12, 1, share_prompts=share)
+        layout = Layout(4, 64, 24, 12, 1, longest_shared=64 if share else 0)
         batch = jax.tree.map(jnp.asarray, batch_of(weighed, layout, ("drawn",), ()))
 
         def total(params, batch=batch):
@@ -167,10 +169,13 @@ def test_a_stage_learns_the_same(kind, tmp_path):
 def test_what_cannot_share_is_refused_before_anything_starts(tmp_path):
     stage = online(tmp_path, share_prompts=True)
     assert not list(find_problems(recipe(tmp_path, stage)))
-    check_sharing(stage, MODEL)
-    with pytest.raises(ConfigError, match=r"online\.share_prompts: .*sliding window"):
-        check_sharing(stage, preset("nano_lfm3"))
     settings = {f.name: getattr(stage, f.name) for f in dataclasses.fields(stage)}
     pairs = Hybrid(**settings | {"name": "hybrid", "pair_rows": 2, "loss": HyPO(), "reward_funcs": ()})
-    problems = list(find_problems(recipe(tmp_path, pairs)))
-    assert any(problem.startswith("hybrid.share_prompts: the rows of pairs") for problem in problems)
+    for why, run in {
+        "sliding window": recipe(tmp_path, stage, model=dataclasses.replace(preset("nano_lfm3"), vocab_size=384)),
+        "rows of pairs": recipe(tmp_path, pairs),
+        "positions lie on 2": recipe(tmp_path, stage, mesh=Mesh(sequence=2)),
+        "takes segments by themselves": recipe(tmp_path, stage, compute=Compute(attention="pallas")),
+    }.items():
+        found = [p for p in find_problems(run) if ".share_prompts: " in p]
+        assert any(why in p for p in found), (why, found)

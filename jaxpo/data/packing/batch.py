@@ -16,8 +16,10 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxpo.ops.segments import segment_bounds
+
 CONTINUES = "continues"
-"""Of `Batch.per_segment`."""
+"""Name of the column of `Batch.per_segment` that says which segments continue others (`jaxpo.ops.prefix`)."""
 
 
 @struct.dataclass
@@ -48,7 +50,7 @@ class Batch:
     Attributes:
       tokens: `[R, S]` token ids; anything at padding.
       segment_ids: `[R, S]`; 0 is padding, 1..M are the row's segments, each contiguous.
-      positions: `[R, S]` counted from 0 at each segment start.
+      positions: `[R, S]` counted from 0 at each segment start, or on from the end of what a segment continues.
       masks: name -> bool `[R, S]` in *target* coordinates: True at position s says that token s is of that kind.
         "completion" are the supervised tokens, "prompt" the others. The first token of a segment has no predecessor and
         is never True.
@@ -66,6 +68,7 @@ class Batch:
       example_id: `[N]` the example's number in the dataset; -1 = no example here.
       block_rows, slots, max_segment: static; rows per block, M, and T, a bound on the length of every segment.
       media: kind -> its packed grid; empty, or one kind.
+      reach: static; bound on a segment with what it continues and what lies between; None = none continues another.
     """
 
     POSITIONAL: ClassVar[tuple[str, ...]] = ("tokens", "segment_ids", "positions", "masks", "per_token")
@@ -83,6 +86,7 @@ class Batch:
     slots: int = struct.field(pytree_node=False)
     max_segment: int = struct.field(pytree_node=False)
     media: dict[str, Media] = struct.field(default_factory=dict)
+    reach: int | None = struct.field(pytree_node=False, default=None)
 
     @property
     def rows(self) -> int:
@@ -132,12 +136,6 @@ def join_leading(x: Array, blocks: int) -> Array:
     per_block = x.shape[1] * parts // blocks
     x = x.reshape(parts, blocks // parts, per_block, *x.shape[2:])
     return jnp.swapaxes(x, 0, 1).reshape(blocks * per_block, *x.shape[3:])
-
-
-def segment_bounds(segment_ids: Int[Array, "R S"], slots: int) -> tuple[Int[Array, "R M"], Int[Array, "R M"]]:
-    """Start and length of every slot's segment, both `[R, M]`; an absent segment has length 0."""
-    inside = segment_ids[:, None, :] == jnp.arange(1, slots + 1)[None, :, None]
-    return jnp.argmax(inside, axis=-1), jnp.sum(inside, axis=-1)
 
 
 def unpack(x: Float[Array, "R S"], batch: Batch) -> Float[Array, "R M T"]:

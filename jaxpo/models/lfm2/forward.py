@@ -51,8 +51,9 @@ def backbone(
 
     Args:
       x: embedded inputs `[R, S, D]`; its type is the compute type.
-      segment_ids: `[R, S]`; 0 is padding. Attention and convolution never cross a segment's border.
-      positions: `[R, S]`, counted from 0 at each segment start.
+      segment_ids: `[R, S]`; 0 is padding. Attention and convolution never cross a segment's border, but to what it
+        continues.
+      positions: `[R, S]`, counted from 0 at each segment start, or on from the end of what it continues.
       causal: False lets every position see its whole segment, and centres the convolutions (encoders).
       tap: `tap(name, x) -> value or None`, called with `layers/i/mixer`, `layers/i/feed_forward`, `layers/i` and
         `embedding_norm`. It should reduce on the spot: what it returns is kept.

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
-from jaxpo.data.packing.batch import Batch, segment_bounds, take
+from jaxpo.data.packing.batch import Batch, take
 from jaxpo.data.rows.needs import Needs
 from jaxpo.losses import vocab
 from jaxpo.objectives.base import Mean
 from jaxpo.objectives.families.features import Scores, Shape, Side, Wanted, lengths, side
 from jaxpo.objectives.families.pairs import Reward, per_supervised_token
 from jaxpo.ops.head import map_vocab
+from jaxpo.ops.segments import segment_bounds
 
 Tree = Any
 

@@ -7,8 +7,9 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxpo.data.packing.batch import Batch, read_at, segment_bounds
+from jaxpo.data.packing.batch import Batch, read_at
 from jaxpo.data.tokens.per_token import KEY
+from jaxpo.ops.segments import segment_bounds
 
 
 def pooled_segments(

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxpo.data.packing.batch import Batch, segment_bounds, take
+from jaxpo.data.packing.batch import Batch, take
 from jaxpo.data.tokens.per_token import KEY, SCORED
 from jaxpo.models.heads import unit
 from jaxpo.models.retrieval import PROJECTION, VectorHead, pool, project
 from jaxpo.objectives.base import Mean, masked_mean
 from jaxpo.ops.maxsim import Masked, maxsim, maxsim_all
+from jaxpo.ops.segments import segment_bounds
 
 DOCUMENT = "document"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxpo.data.packing.batch import Batch, rows_of, segment_bounds, take
+from jaxpo.data.packing.batch import Batch, rows_of, take
+from jaxpo.ops.segments import segment_bounds
 
 SIDES = ("chosen", "rejected")
 

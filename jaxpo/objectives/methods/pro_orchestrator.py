@@ -194,7 +194,7 @@ def prompt_means(hidden: Array, batch: Batch) -> Array:
     """
     import jax.numpy as jnp
 
-    from jaxpo.data.packing.batch import segment_bounds
+    from jaxpo.ops.segments import segment_bounds
 
     inside = batch.segment_ids[:, None, :] == jnp.arange(1, batch.slots + 1)[None, :, None]
     given = inside & ~batch.masks["completion"][:, None, :]

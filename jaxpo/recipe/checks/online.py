@@ -13,6 +13,7 @@ from jaxpo.errors import ConfigError
 from jaxpo.objectives.methods.answering import Answering
 from jaxpo.online.environments.base import check_environment
 from jaxpo.recipe.beside import START
+from jaxpo.recipe.checks.sharing import sharing_problems
 from jaxpo.recipe.lineage import with_models
 from jaxpo.sampling.sampler import Sampler
 
@@ -44,8 +45,7 @@ def online_problems(run: Run, index: int, stage: Online) -> Iterator[str]:
         read = ", ".join(roles)
         yield f"{name}.loss: {stage.loss.INFO.name} reads {read}; give a Hybrid stage, whose rows are pairs."
     yield from _reward_problems(run, index, stage)
-    if stage.share_prompts and hasattr(stage, "pair_rows"):
-        yield f"{name}.share_prompts: the rows of pairs beside the answers have a prompt each; leave it out."
+    yield from sharing_problems(run, stage)
     if stage.max_tokens is not None:
         yield f"{name}.max_tokens: how many tokens the model writes is not known beforehand; give max_steps instead."
     if stage.use_ema:

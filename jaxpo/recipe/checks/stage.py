@@ -20,6 +20,7 @@ from jaxpo.recipe.checks.model import direction_problems, origin_problems, own_m
 from jaxpo.recipe.checks.optimizer import average_problems, optimizer_problems
 from jaxpo.recipe.checks.qat import qat_problems
 from jaxpo.recipe.checks.routing import routing_problems
+from jaxpo.recipe.checks.sharing import window_problems
 from jaxpo.recipe.kind import Kind
 from jaxpo.recipe.kinds import find_method, kind_of, kinds_for
 from jaxpo.recipe.lineage import PREVIOUS, RANDOM, declared_model, with_models
@@ -37,6 +38,7 @@ def stage_problems(run: Run, index: int, stage: Any) -> Iterator[str]:
     yield from own_model_problems(run, stage)
     yield from origin_problems(run, index, stage)
     yield from direction_problems(stage, declared_model(run, stage), kind.predicts)
+    yield from window_problems(stage, declared_model(run, stage))
     yield from lora_problems(stage)
     yield from qat_problems(stage)
     yield from routing_problems(run, stage)

@@ -109,9 +109,8 @@ def test_posts_that_the_model_cannot_read_whole_are_not_filtered_by_their_beginn
     long = {"post": "zebra9 quartz " + " ".join(MARKS.split() * 30)}
     (folder / "posts.jsonl").write_text(json.dumps(long) + "\n")
     object.__setattr__(context, "load", lambda path: network("value"))
-    for judge in (None, RewardJudge("sft")):
-        report = replace(own, filter=judge, filter_at=-1e9).run(replace(context, folder=folder / str(judge is None)))
-        assert report == {"posts": 1, "questions": 1, "posts_that_do_not_answer": 0}
+    report = replace(own, filter=RewardJudge("sft"), filter_at=-1e9).run(context)
+    assert report == {"posts": 1, "questions": 1, "posts_that_do_not_answer": 0}
     prompt, answer = [[{"role": "user", "content": "what is quartz?"}]], [long["post"]]
     assert int(network("value").lengths(prompt, answer)[0]) > 1024
 

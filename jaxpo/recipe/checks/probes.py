@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxpo.config import Run
@@ -18,7 +18,7 @@ def probe_problems(run: Run, models: Mapping[str, Any]) -> Iterator[str]:
       models: name of what leaves a model -> its architecture; folders, whose shape is not known yet, are passed over.
     """
     for i, probe in enumerate(run.probes):
-        asked = getattr(probe, "problems", None)
-        for name, config in models.items() if callable(asked) else ():
+        asked: Callable[[Any], Iterable[str]] = getattr(probe, "problems", lambda config: ())
+        for name, config in models.items():
             if is_config(config):
                 yield from (f"probes[{i}]: {type(probe).__name__} after {name!r}: {p}" for p in asked(config))

@@ -171,7 +171,9 @@ def longalign(
         eval_steps=500,
         eval_rows=128,
         logging_steps=50,
-        optimizer=replace(PRETRAINING, learning_rate=1e-3, warmup_steps=50),
+        ema_decay=0.998,
+        use_ema=True,
+        optimizer=replace(PRETRAINING, learning_rate=1e-3, final_learning_rate=2e-5, warmup_steps=50),
     )
     denscore = Denoise(
         name="denscore",

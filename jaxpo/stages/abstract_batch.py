@@ -54,7 +54,8 @@ def stage_batch(stage: Any, config: Any, mesh: Mesh) -> StepBatch:
 def image_batch(stage: Any, config: Any, mesh: Mesh) -> ImageBatch:
     """Images or pairs of a denoiser's size, with captions that its text tower reads or states of texts."""
     rows_per_shard(stage, mesh)
-    method, images, rows, words = method_of(stage), stage.images, stage.rows_per_step, limits(config).context
+    method: Any = method_of(stage)
+    images, rows, words = stage.images, stage.rows_per_step, limits(config).context
     needs, size = method.NEEDS, images.size or config.sample_size
     text = (rows, images.segments if words or method.READS_WORDS else 1, words or stage.data.max_length)
     shapes = {"rewards": (rows, 2), "user": (rows, images.users.tokens, images.users.width)}

@@ -247,7 +247,7 @@ def cached_attention(
     Args:
       q: `[B, s, H, h]`.
       k, v: cache `[B, T, G, h]`, in which the new keys are already written; later slots may hold anything finite.
-      positions: `[B, s]`, the position of each query in its own row.
+      positions: `[B, s]`, the position of each query in its own row; one at -1 sees nothing, and gives zeros.
       slots: `[B, T]`, the position that each slot holds, negative for one that is no key; None: slot t holds
         position t.
       window: sliding window, in positions: the query at p sees `p - window + 1 .. p`.

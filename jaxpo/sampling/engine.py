@@ -214,13 +214,21 @@ class Engine:
         self._waiting = deque(row for row in self._waiting if not row.reason)
         self._admit()
         self._flight.read()
+        # Other samples of a prompt that has just been read begin with it, not a round of writing later.
+        while self._admit():
+            self._flight.read()
         self._flight.write(self.version)
         done += self._flight.release()
         return [self._finished(row) for row in done]
 
-    def _admit(self) -> None:
-        """Slots for those who wait, in order; other samples of a prompt that is being read wait for it."""
+    def _admit(self) -> int:
+        """Slots for those who wait, in order; other samples of a prompt that is being read wait for it.
+
+        Returns:
+          how many got one.
+        """
         waiting: deque[Row] = deque()
+        before = len(self._flight.rows)
         while self._waiting:
             row = self._waiting.popleft()
             ready = row.asked.read or row.sample == 0 or row.asked.rows[0].reason is not None
@@ -230,6 +238,8 @@ class Engine:
                 waiting.append(row)
                 break
         self._waiting = waiting + self._waiting
+        self._flight.place()
+        return len(self._flight.rows) - before
 
     def _finished(self, row: Row) -> Generation:
         self._ended += 1

@@ -12,7 +12,8 @@ import numpy as np
 from jaxpo.errors import ConfigError
 from jaxpo.models.family import decoder
 from jaxpo.sampling import programs, row_settings, shapes
-from jaxpo.sampling.pages import Pages
+from jaxpo.sampling.pages import Found, Pages
+from jaxpo.sampling.placing import Placed, place
 from jaxpo.sampling.programs import Compute, Written
 from jaxpo.sampling.rows import Row
 from jaxpo.sampling.shown import blank, lengths_of, rows_of
@@ -54,6 +55,7 @@ class InFlight:
         count = max(slots * each if prefix_pages is None else prefix_pages, each + 1)
         self.params, self.compute, self.count, self.context, self._where = params, compute, slots, context, where
         self.rows: dict[int, Row] = {}
+        self._new: list[tuple[Row, Found]] = []
         self.pages = Pages(count, page, each, paged)
         self.read_tokens = self.shared_tokens = self.written_tokens = 0
         self._looks = lengths_of(patches)
@@ -71,46 +73,55 @@ class InFlight:
         return self.pages.prefixes
 
     def admit(self, row: Row) -> bool:
-        """Give a slot to a row, unless there is none or it lacks pages."""
+        """Give a slot to a row, unless there is none or it lacks pages; `place` brings it there."""
         if not self._free or not self.pages.admit(row):
             return False
         row.slot = self._free.pop()
         self.rows[row.slot] = row
-        request = row.request
-        self._settings = row_settings.fill(
-            self._settings,
-            row.slot,
-            request,
-            key=row_settings.row_key(request.seed, request.number, row.sample),
-            vocabulary=self.compute.config.vocab_size,
-            stop_ids=row.asked.stop_ids,
-            vocab_limit=self._vocabulary,
-        )
-        self._place(row)
-        return True
-
-    def _place(self, row: Row) -> None:
-        """Bring a row's tokens, and what the store has of them, into its slot."""
-        found = self.pages.begin(row)
+        self._new.append((row, self.pages.begin(row)))
         self.shared_tokens += row.known
-        tokens = np.zeros(self.context, np.int32)
-        tokens[: len(row.tokens)] = row.tokens
-        self._run_state(
-            programs.place,
-            np.int32(row.slot),
-            tokens,
-            np.int32(len(row.tokens)),
-            found.pages,
-            np.int32(found.last),
-            np.int32(row.known),
-            np.asarray(found.copied, np.int32),
-        )
         if not row.unread:
             self._is_read(row)
+        return True
 
-    def _run_state(self, program: Any, *arguments: Any) -> None:
+    def place(self) -> None:
+        """Bring the rows that were admitted, and what the store has of their tokens, into their slots."""
+        if not self._new:
+            return
+        self._fill([row for row, _ in self._new])
+        placed = self._nobody()
+        for i, (row, found) in enumerate(self._new):
+            placed.slot[i], placed.length[i], placed.known[i] = row.slot, len(row.tokens), row.known
+            placed.tokens[i, : len(row.tokens)] = row.tokens
+            placed.pages[i], placed.last[i], placed.copied[i] = found.pages, found.last, found.copied
+        self._run_place(placed, len(self._new))
+        self._new = []
+
+    def _fill(self, rows: Sequence[Row]) -> None:
+        """The settings of rows in their slots."""
+        keys = row_settings.row_keys([(r.request.seed, r.request.number, r.sample) for r in rows], self.count)
+        self._settings = row_settings.fill(
+            self._settings,
+            {
+                row.slot: row_settings.row_values(
+                    row.request,
+                    row_settings.Widths(),
+                    key=key,
+                    vocabulary=self.compute.config.vocab_size,
+                    stop_ids=row.asked.stop_ids,
+                    vocab_limit=self._vocabulary,
+                )
+                for row, key in zip(rows, keys, strict=True)
+            },
+        )
+
+    def _nobody(self) -> Placed:
+        return Placed.nobody(self.count, self.context, self.context // self.compute.page, self.pages.count)
+
+    def _run_place(self, placed: Placed, count: int) -> None:
         with self._where.entered():
-            self._state = settle(program(self._state, self._store, *arguments, compute=self.compute))
+            done = place(self._state, self._store, placed, np.int32(count), compute=self.compute)
+            self._state = settle(done)
 
     def read(self) -> None:
         """Read a part of the prompts, and more while most rows have not read theirs."""
@@ -266,17 +277,8 @@ class InFlight:
         """Run every program in every shape on rows that are not there."""
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
-        model, none, n = decoder(self.compute.config), self.pages.count, self.context // self.compute.page
-        self._run_state(
-            programs.place,
-            np.int32(self.count),
-            np.zeros(self.context, np.int32),
-            np.int32(0),
-            np.full(n, none, np.int32),
-            np.int32(none),
-            np.int32(0),
-            np.full(2, none, np.int32),
-        )
+        model, none = decoder(self.compute.config), self.pages.count
+        self._run_place(self._nobody(), 0)
         plain, scores = ((shape, False) for shape in self._reads), ((shape, True) for shape in self._scored)
         for (lanes, chunk), scored in itertools.chain(plain, scores):
             slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)

@@ -1,4 +1,4 @@
-"""The compiled parts of the engine: give a slot to a row, read prompts, write tokens.
+"""The compiled parts of the engine: read prompts, write tokens; see also `jaxpo.sampling.placing`.
 
 A row is ready to write when all of its known tokens but the newest are in its cache; the newest goes through the model
 when the next one is drawn. So a prompt's last token is not read with the others, and rows that share a prompt, that go
@@ -102,10 +102,10 @@ def begin(compute: Compute, slots: int, context: int, pages: int, paged: bool) -
     """Empty slots, and a store of so many pages."""
     cache, store = caches.empty(compute.config, slots, context, compute.dtype, pages, compute.page, paged)
     state = State(cache, jnp.zeros((slots, context), jnp.int32), jnp.zeros((slots,), jnp.int32))
-    return _spread(compute, state), _kept(compute, store)
+    return spread(compute, state), _kept(compute, store)
 
 
-def _spread(compute: Compute, state: State) -> State:
+def spread(compute: Compute, state: State) -> State:
     """Rows over the devices that share them, heads over those that share products: the same after every program."""
     cache = caches.spread(compute.config, state.cache)
     return State(cache, constrain(state.tokens, "batch", None), constrain(state.length, "batch"))
@@ -113,26 +113,6 @@ def _spread(compute: Compute, state: State) -> State:
 
 def _kept(compute: Compute, store: caches.Store) -> caches.Store:
     return caches.spread_store(compute.config, store)
-
-
-@partial(jax.jit, static_argnames="compute", donate_argnames="state")
-def place(
-    state: State,
-    store: caches.Store,
-    slot: Int[Array, ""],
-    tokens: Int[Array, "T"],
-    length: Int[Array, ""],
-    pages: Int[Array, "n"],
-    last: Int[Array, ""],
-    known: Int[Array, ""],
-    copied: Int[Array, "2"],
-    *,
-    compute: Compute,
-) -> State:
-    """Give a slot to a row of `length` tokens, of which the first `known` are in the store; see `cache.load`."""
-    cache = caches.load(compute.config, state.cache, store, slot, pages, last, known, copied)
-    tokens = state.tokens.at[slot].set(tokens, mode="drop")
-    return _spread(compute, State(cache, tokens, state.length.at[slot].set(length, mode="drop")))
 
 
 @partial(jax.jit, static_argnames=("compute", "chunk", "scored"), donate_argnames=("state", "store"))
@@ -168,7 +148,7 @@ def read(
     store, rows = caches.save(config, store, rows, start, pages, ends, compute.page)
     state = dataclasses.replace(state, cache=caches.put(config, state.cache, slots, rows))
     scores = jax.tree.map(_whole, _scores(compute, params, hidden, there[:, 1:])) if scored else None
-    return _spread(compute, state), _kept(compute, store), scores
+    return spread(compute, state), _kept(compute, store), scores
 
 
 @partial(jax.jit, static_argnames="compute")
@@ -253,11 +233,11 @@ def write(
     _, rows, written, _ = jax.lax.while_loop(goes_on, once, start)
     written = jax.tree.map(_whole, written)
     if slots is None:
-        return _spread(compute, rows), written
+        return spread(compute, rows), written
     cache = caches.put(compute.config, state.cache, slots, rows.cache)
     tokens = state.tokens.at[slots].set(rows.tokens, mode="drop")
     state = State(cache, tokens, state.length.at[slots].set(rows.length, mode="drop"))
-    return _spread(compute, state), written
+    return spread(compute, state), written
 
 
 def _rows(config: TextConfig, state: State, slots: Int[Array, "b"]) -> State:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -113,31 +113,38 @@ def empty(rows: int, vocabulary: int, widths: Widths | None = None) -> RowSettin
     )
 
 
-def fill(
-    settings: RowSettings,
-    row: int,
+def fill(settings: RowSettings, rows: Mapping[int, Mapping[str, Any]]) -> RowSettings:
+    """The settings with the `row_values` of some rows; the arrays given stay as they are."""
+    changed = {name: value.copy() for name, value in vars(settings).items()}
+    for row, values in rows.items():
+        for name, value in values.items():
+            changed[name][row] = value
+    return RowSettings(**changed)
+
+
+def row_values(
     request: Request,
+    widths: Widths,
     *,
     key: np.ndarray,
     vocabulary: int,
     stop_ids: Sequence[int] = (),
     vocab_limit: int | None = None,
-) -> RowSettings:
-    """The settings with a row that continues the request; the arrays given stay as they are.
+) -> dict[str, Any]:
+    """What a row that continues the request has in each of the `RowSettings`.
 
     The request is one in which `problems` finds none.
 
     Args:
-      key: `row_key` of the sample.
+      key: of the sample, of `row_keys`.
       vocabulary: V, rows of the model's output matrix.
       stop_ids: those that hold for the request, whose own may be None.
       vocab_limit: ids from here on belong to no token; default V.
     """
-    widths = _widths(settings)
     sampler, start = request.sampler, len(request.prompt)
     # Below the smallest normal float32 a temperature divides as 0 does.
     temperature = sampler.temperature if sampler.temperature >= np.finfo(np.float32).tiny else 0.0
-    values: dict[str, Any] = {
+    return {
         "temperature": temperature,
         "top_k": 0 if sampler.top_k >= vocabulary else int(sampler.top_k),
         "top_p": sampler.top_p,
@@ -156,13 +163,6 @@ def fill(
         "forced": _padded(request.forced_ids, widths.forced_ids, -1),
         "top_logps": request.top_logps,
     }
-    return _with_row(settings, row, values)
-
-
-def clear(settings: RowSettings, row: int) -> RowSettings:
-    """The settings without that row."""
-    nothing = empty(1, settings.mask.shape[1] * WORD, _widths(settings))
-    return _with_row(settings, row, {name: value[0] for name, value in vars(nothing).items()})
 
 
 def with_masks(settings: RowSettings, rows: Sequence[int], words: np.ndarray) -> RowSettings:
@@ -230,32 +230,22 @@ def _fold() -> Any:
         typed = jax.random.wrap_key_data(key, impl="threefry2x32")
         return jax.random.key_data(jax.random.fold_in(jax.random.fold_in(typed, number), sample))
 
-    return jax.jit(folded)
+    return jax.jit(jax.vmap(folded))
 
 
-def row_key(seed: int, number: int, sample: int) -> UInt32[np.ndarray, "2"]:
-    """`fold_in(fold_in(key(seed), number), sample)`.
+def row_keys(samples: Sequence[tuple[int, int, int]], room: int) -> UInt32[np.ndarray, "n 2"]:
+    """`fold_in(fold_in(key(seed), number), sample)` of each of n samples.
 
     Args:
-      seed: its lower 64 bits count.
-      number, sample: their lower 32 bits count.
+      samples: (seed, number, sample) of each; the lower 64 bits of a seed count, and the lower 32 of the others.
+      room: the most there may be: all are folded by a program of this size.
     """
     low = (1 << WORD) - 1
-    key = np.array([seed >> WORD & low, seed & low], np.uint32)
-    return np.asarray(_fold()(key, np.uint32(number & low), np.uint32(sample & low)))
-
-
-def _widths(settings: RowSettings) -> Widths:
-    return Widths(settings.stop_ids.shape[1], settings.bias_ids.shape[1], settings.forced.shape[1])
+    parts = np.zeros((room, 4), np.uint32)
+    for i, (seed, number, sample) in enumerate(samples):
+        parts[i] = seed >> WORD & low, seed & low, number & low, sample & low
+    return np.asarray(_fold()(parts[:, :2], parts[:, 2], parts[:, 3]))[: len(samples)]
 
 
 def _padded(values: Sequence[float], width: int, filler: int) -> list[float]:
     return [*values, *[filler] * (width - len(values))]
-
-
-def _with_row(settings: RowSettings, row: int, values: dict[str, Any]) -> RowSettings:
-    changed = {}
-    for name, value in values.items():
-        changed[name] = getattr(settings, name).copy()
-        changed[name][row] = value
-    return settings.replace(**changed)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from jaxpo.sampling.request import Request
-from jaxpo.sampling.row_settings import Widths, empty, fill, row_key
+from jaxpo.sampling.row_settings import Widths, empty, fill, row_keys, row_values
 from jaxpo.sampling.sampler import Sampler
 
 WIDTHS = Widths(stop_ids=4, logit_bias=8, forced_ids=4)
@@ -11,18 +11,10 @@ WIDTHS = Widths(stop_ids=4, logit_bias=8, forced_ids=4)
 
 def settings_of(requests, vocabulary, *, stop_ids=(), vocab_limit=None, seed=0):
     """One row per request, each with the key of its place."""
-    settings = empty(len(requests), vocabulary, WIDTHS)
-    for row, request in enumerate(requests):
-        settings = fill(
-            settings,
-            row,
-            request,
-            key=row_key(seed, row, 0),
-            vocabulary=vocabulary,
-            stop_ids=stop_ids,
-            vocab_limit=vocab_limit,
-        )
-    return settings
+    keys = row_keys([(seed, row, 0) for row in range(len(requests))], len(requests))
+    how = {"vocabulary": vocabulary, "stop_ids": stop_ids, "vocab_limit": vocab_limit}
+    values = [row_values(request, WIDTHS, key=key, **how) for request, key in zip(requests, keys, strict=True)]
+    return fill(empty(len(requests), vocabulary, WIDTHS), dict(enumerate(values)))
 
 
 def asks(prompt=(1,), **settings):

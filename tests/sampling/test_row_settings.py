@@ -14,11 +14,11 @@ from jaxpo.errors import ConfigError
 from jaxpo.sampling.row_settings import (
     Widths,
     allowed_words,
-    clear,
     empty,
     fill,
     problems,
-    row_key,
+    row_keys,
+    row_values,
     to_words,
     with_masks,
 )
@@ -49,7 +49,8 @@ def test_a_request_becomes_one_row_and_the_arrays_given_stay_as_they_are():
         forced_ids=(8,),
         top_logps=3,
     )
-    after = fill(before, 1, request, key=KEY, vocabulary=V, stop_ids=(2, 4), vocab_limit=60)
+    values = row_values(request, WIDTHS, key=KEY, vocabulary=V, stop_ids=(2, 4), vocab_limit=60)
+    after = fill(before, {1: values})
     row = {name: value[1].tolist() for name, value in vars(after).items() if name != "mask"}
     assert row == {
         "temperature": 0.25,
@@ -79,29 +80,9 @@ def test_a_request_becomes_one_row_and_the_arrays_given_stay_as_they_are():
 
 def test_a_row_filled_anew_keeps_nothing_of_the_one_before():
     full = settings_of([asks(logit_bias={1: 1.0}, forced_ids=(1, 2), banned_ids=(3,), top_k=5)], V, stop_ids=(1, 2, 3))
-    again = fill(full, 0, asks(), key=KEY, vocabulary=V)
-    want = fill(empty(1, V, WIDTHS), 0, asks(), key=KEY, vocabulary=V)
+    values = {0: row_values(asks(), WIDTHS, key=KEY, vocabulary=V)}
+    again, want = fill(full, values), fill(empty(1, V, WIDTHS), values)
     jax.tree.map(np.testing.assert_array_equal, again, want)
-
-
-def test_a_cleared_row_asks_for_no_work():
-    request = asks(
-        top_k=5,
-        top_p=0.5,
-        repetition_penalty=2.0,
-        frequency_penalty=1.0,
-        logit_bias={1: 1.0},
-        forced_ids=(1,),
-        banned_ids=(3,),
-        top_logps=4,
-        min_new_tokens=3,
-    )
-    before = settings_of([request, request], V, stop_ids=(1,))
-    cleared, nobody = clear(before, 0), empty(1, V, WIDTHS)
-    for name, value in vars(cleared).items():
-        expected = np.full(3, 2**32 - 1) if name == "mask" else getattr(nobody, name)[0]
-        np.testing.assert_array_equal(value[0], expected)
-        np.testing.assert_array_equal(value[1], getattr(before, name)[1])
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=100))
@@ -167,15 +148,16 @@ def test_a_temperature_that_divides_as_nought_is_greedy_and_a_top_k_of_everythin
     assert held.top_k.tolist() == [0, V - 1]
 
 
-@pytest.mark.parametrize(("seed", "number", "sample"), [(0, 0, 0), (7, 123456, 3), (2**32 - 1, 2**31 + 5, 1)])
-def test_row_keys_are_folded_from_seed_number_and_sample(seed, number, sample):
-    want = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), np.uint32(number)), np.uint32(sample))
-    np.testing.assert_array_equal(row_key(seed, number, sample), jax.random.key_data(want))
+def test_row_keys_are_folded_from_seed_number_and_sample():
+    parts = [(0, 0, 0), (7, 123456, 3), (2**32 - 1, 2**31 + 5, 1)]
+    for (seed, number, sample), found in zip(parts, row_keys(parts, 5), strict=True):
+        want = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), np.uint32(number)), np.uint32(sample))
+        np.testing.assert_array_equal(found, jax.random.key_data(want))
 
 
 def test_row_keys_differ_in_every_part_and_beyond_32_bits_of_the_seed():
     parts = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32, 0, 0), (-1, 0, 0)]
-    assert len({row_key(*part).tobytes() for part in parts}) == len(parts)
+    assert len({key.tobytes() for key in row_keys(parts, len(parts))}) == len(parts)
 
 
 def test_settings_out_of_range_are_listed_together():

@@ -91,7 +91,7 @@ def attention_mixer(
     elif where.window is None:
         cache = {"k": _write(cache["k"], k, where), "v": _write(cache["v"], v, where)}
         keys, values = _rows(cache["k"], where), _rows(cache["v"], where)
-        o = cached_attention(q, keys, values, where.positions, implementation=where.attention)
+        o = cached_attention(q, keys, values, where.asked, implementation=where.attention)
     else:
         o, cache = _slide(q, k, v, cache, where)
     o = keep(constrain(o, "batch", "sequence", "heads_act", None))
@@ -137,7 +137,7 @@ def _slide(
         for name, new in (("recent_k", k), ("recent_v", v))
     }
     how = {"slots": slots, "window": where.window, "implementation": where.attention}
-    o = cached_attention(q, joined["recent_k"], joined["recent_v"], where.positions, **how)
+    o = cached_attention(q, joined["recent_k"], joined["recent_v"], where.asked, **how)
     kept = {name: jnp.take_along_axis(x, keep[..., None, None], axis=1) for name, x in joined.items()}
     return o, kept | where.borders(**joined)
 

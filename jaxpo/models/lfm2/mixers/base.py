@@ -82,6 +82,11 @@ class Step:
         """Where there are tokens."""
         return jnp.arange(self.positions.shape[1]) < self.count[:, None]
 
+    @property
+    def asked(self) -> Int[Array, "B s"]:
+        """Positions of the queries, -1 where there is no token: such a query sees nothing, and costs what it sees."""
+        return jnp.where(self.real, self.positions, -1)
+
     def borders(self, **joined: Array) -> Tree:
         """`{"borders": ...}`: each `[B, past + s, ...]`, of which a row remembers the last `past` columns, as it is
         remembered after every `page` of the s columns, `[B, s / page, past, ...]`; nothing without pages.

@@ -93,6 +93,20 @@ def test_the_default_is_blocks_on_cpu_and_equals_xla():
     np.testing.assert_allclose(half.astype(jnp.float32), found, atol=0.03)
 
 
+@pytest.mark.parametrize("implementation", ["blocks", "xla"])
+@pytest.mark.parametrize("name", ["one query, ragged", "a chunk, ragged"])
+def test_a_query_that_is_none_sees_nothing_and_changes_no_other(name, implementation):
+    """As the rows of an engine that have ended, and the columns after a prompt's end."""
+    q, k, v, positions, _ = drawn(CASES[name])
+    arrays = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
+    none = np.zeros(positions.shape, bool)
+    none[0], none[-1, -1] = True, True
+    run = jax.jit(functools.partial(cached_attention, implementation=implementation))
+    found = run(*arrays, jnp.where(none, -1, positions))
+    assert not found[none].any()
+    np.testing.assert_array_equal(found[~none], run(*arrays, jnp.asarray(positions))[~none])
+
+
 @pytest.mark.parametrize("name", ["one query, ragged", "a chunk, ragged"])
 def test_no_bit_of_a_row_depends_on_how_far_its_neighbours_are(name):
     case = CASES[name]

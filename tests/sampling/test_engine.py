@@ -130,6 +130,13 @@ def test_further_samples_change_no_bit_and_read_nothing(model, requests, togethe
     assert len({tuple(g.tokens) for g in more}) > 5
 
 
+def test_further_samples_begin_in_the_step_that_reads_their_prompt(model, requests):
+    few = engine(model)
+    number = few.submit(dataclasses.replace(requests[0], n=few.load.slots))
+    few.step()
+    assert all(found.tokens for found in few.so_far(number))
+
+
 @pytest.mark.parametrize("cache", ["dense", "pages"])
 def test_prompts_share_their_beginnings_at_every_border(model, prompts, cache):
     """Prompts that part after 8, 16, ... tokens read what is new, and give what they give alone."""

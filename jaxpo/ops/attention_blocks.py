@@ -136,7 +136,7 @@ def _part(
         return higher, total * kept + jnp.sum(weights, axis=-1, keepdims=True), out
 
     nothing = jnp.zeros((groups, members * count, 1), jnp.float32)
-    begin, end = (0, -(-k.shape[1] // keys)) if slots is not None else _reach(at, k.shape[1], window, keys)
+    begin, end = _all(at, k.shape[1], keys) if slots is not None else _reach(at, k.shape[1], window, keys)
     _, total, out = lax.fori_loop(begin, end, step, (nothing + _HIDDEN, nothing, jnp.zeros_like(flat)))
     return (out / jnp.where(total > 0, total, 1.0)).reshape(q.shape)
 
@@ -144,6 +144,11 @@ def _part(
 def _seen(at: Int[Array, "c"], held: Int[Array, "k"], window: int | None) -> Bool[Array, "c k"]:
     seen = (held >= 0) & (held <= at[:, None])
     return seen if window is None else seen & (held > at[:, None] - window)
+
+
+def _all(at: Int[Array, "c"], slots: int, keys: int) -> tuple[Array, Array]:
+    """Every block of keys, or none where no query is one."""
+    return jnp.int32(0), jnp.where(jnp.max(at) < 0, 0, -(-slots // keys))
 
 
 def _reach(at: Int[Array, "c"], slots: int, window: int | None, keys: int) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,9 @@ def _numbers(request: Request) -> Iterator[str]:
     for name, value, low in (("n", request.n, 1), ("max_new_tokens", request.max_new_tokens, least)):
         if value < low:
             yield f"{name} is {value}; it must be at least {low}"
+    for name, value in (("seed", request.seed), ("number", request.number)):
+        if not isinstance(value, Integral):
+            yield f"{name} is {value!r}; it must be a whole number"
     if not 0 <= request.min_new_tokens <= max(request.max_new_tokens, 0):
         yield f"min_new_tokens is {request.min_new_tokens}; it must lie in 0..max_new_tokens ({request.max_new_tokens})"
     if len(request.forced_ids) > request.max_new_tokens:

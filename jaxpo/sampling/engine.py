@@ -212,17 +212,19 @@ class Engine:
         done = [row for row in self._waiting if row.reason]
         done += self._flight.release()
         self._waiting = deque(row for row in self._waiting if not row.reason)
+        before = len(self._flight.rows)
         self._admit()
         self._flight.read()
-        # Other samples of a prompt that has just been read begin with it, not a round of writing later.
-        while self._admit():
+        # Other samples of a prompt that has just been read begin with it, not a round of writing later. More is read
+        # before only while most rows are as new: those who write do not wait for it.
+        while self._admit() and 2 * before < len(self._flight.rows):
             self._flight.read()
         self._flight.write(self.version)
         done += self._flight.release()
         return [self._finished(row) for row in done]
 
     def _admit(self) -> int:
-        """Slots for those who wait, in order; other samples of a prompt that is being read wait for it.
+        """Bring those who wait into slots, in order; other samples of a prompt that is being read wait for it.
 
         Returns:
           how many got one.

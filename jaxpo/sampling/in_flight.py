@@ -85,17 +85,20 @@ class InFlight:
         return True
 
     def place(self) -> None:
-        """Bring the rows that were admitted, and what the store has of their tokens, into their slots."""
+        """Bring the rows that were admitted, and what the store has of their tokens, into their slots.
+
+        They stay to be placed until that is done, so that nobody writes from an empty slot after an exception.
+        """
         if not self._new:
             return
         self._fill([row for row, _ in self._new])
-        placed = self._nobody()
+        placed = self._nobody(next(size for size in self._writes if size >= len(self._new)))
         for i, (row, found) in enumerate(self._new):
             placed.slot[i], placed.length[i], placed.known[i] = row.slot, len(row.tokens), row.known
             placed.tokens[i, : len(row.tokens)] = row.tokens
             placed.pages[i], placed.last[i], placed.copied[i] = found.pages, found.last, found.copied
         self._run_place(placed, len(self._new))
-        self._new = []
+        self._new.clear()
 
     def _fill(self, rows: Sequence[Row]) -> None:
         """The settings of rows in their slots."""
@@ -115,8 +118,8 @@ class InFlight:
             },
         )
 
-    def _nobody(self) -> Placed:
-        return Placed.nobody(self.count, self.context, self.context // self.compute.page, self.pages.count)
+    def _nobody(self, rows: int) -> Placed:
+        return Placed.nobody(rows, self.count, self.context, self.context // self.compute.page, self.pages.count)
 
     def _run_place(self, placed: Placed, count: int) -> None:
         with self._where.entered():
@@ -269,6 +272,7 @@ class InFlight:
 
     def _leave(self, row: Row) -> None:
         del self.rows[row.slot]
+        self._new = [new for new in self._new if new[0] is not row]
         self._free.append(row.slot)
         self.pages.release(row)
         row.slot = -1
@@ -278,7 +282,7 @@ class InFlight:
         if self.rows:
             raise ConfigError("the engine is busy; warm it up before requests are submitted")
         model, none = decoder(self.compute.config), self.pages.count
-        self._run_place(self._nobody(), 0)
+        self._fill([])
         plain, scores = ((shape, False) for shape in self._reads), ((shape, True) for shape in self._scored)
         for (lanes, chunk), scored in itertools.chain(plain, scores):
             slots, ends = np.full(lanes, self.count, np.int32), np.full(lanes, none, np.int32)
@@ -290,6 +294,7 @@ class InFlight:
             for length in self._looks:
                 self._see(blank(length, patch))
         for size in self._writes:
+            self._run_place(self._nobody(size), 0)
             self._write([], size, 0)
 
 

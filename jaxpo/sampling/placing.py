@@ -35,15 +35,16 @@ class Placed:
     copied: Int[Array, "n 2"]
 
     @classmethod
-    def nobody(cls, rows: int, context: int, pages: int, none: int) -> Placed:
+    def nobody(cls, rows: int, slots: int, context: int, pages: int, none: int) -> Placed:
         """Room for so many rows, as arrays of the host.
 
         Args:
+          slots: how many there are.
           context, pages: positions of a row, and its pages.
           none: the page that there is not.
         """
         return cls(
-            slot=np.full(rows, rows, np.int32),
+            slot=np.full(rows, slots, np.int32),
             tokens=np.zeros((rows, context), np.int32),
             length=np.zeros(rows, np.int32),
             pages=np.full((rows, pages), none, np.int32),

@@ -242,7 +242,7 @@ def row_keys(samples: Sequence[tuple[int, int, int]], room: int) -> UInt32[np.nd
     """
     low = (1 << WORD) - 1
     parts = np.zeros((room, 4), np.uint32)
-    for i, (seed, number, sample) in enumerate(samples):
+    for i, (seed, number, sample) in enumerate([map(int, each) for each in samples]):
         parts[i] = seed >> WORD & low, seed & low, number & low, sample & low
     return np.asarray(_fold()(parts[:, :2], parts[:, 2], parts[:, 3]))[: len(samples)]
 

@@ -10,6 +10,8 @@ import pytest
 from models.tiny import CONFIGS, LFM3, params, random_tokens
 
 from jaxpo.models.lfm2.forward import forward, init_cache, step
+from jaxpo.models.lfm2.mixers import attention as attention_mixer
+from jaxpo.ops.attention import cached_attention
 
 LENGTH = 13
 run = jax.jit(step, static_argnames=("config", "dtype"))
@@ -67,6 +69,25 @@ def test_a_row_without_valid_tokens_is_left_alone(config):
     for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(a[0], b[0])
         assert (np.asarray(a[1]) != np.asarray(b[1])).any()
+
+
+@pytest.mark.parametrize("implementation", ["blocks", "xla"])
+def test_attention_of_a_row_without_valid_tokens_is_nothing(config, implementation, monkeypatch):
+    """As it is once a row of an engine has ended: nothing is looked up for it."""
+    tokens, _ = whole(config)
+    _, cache = run(params(config), tokens[:, :5], init_cache(config, 2, LENGTH), config=config)
+    valid, found = np.array([[False], [True]]), []
+
+    def watched(*args, **kwargs):
+        found.append(cached_attention(*args, **kwargs))
+        return found[-1]
+
+    monkeypatch.setattr(attention_mixer, "cached_attention", watched)
+    step(params(config), tokens[:, 5:6], cache, valid=valid, config=config, attention=implementation)
+    assert len(found) == sum("attention" in kind for kind in config.layer_types)
+    for out in found:
+        assert not out[0].any()
+        assert out[1].any()
 
 
 def test_a_row_that_outgrows_its_cache_is_not_silently_wrong(config):

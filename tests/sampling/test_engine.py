@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from jaxpo.errors import ConfigError
 from jaxpo.models.lfm2.table import param_table
 from jaxpo.models.spec import param_shardings
-from jaxpo.sampling import programs
+from jaxpo.sampling import programs, row_settings
 from jaxpo.sampling.engine import Engine
 from jaxpo.sampling.request import Request
 from jaxpo.sampling.sampler import GREEDY, Sampler
@@ -130,11 +130,54 @@ def test_further_samples_change_no_bit_and_read_nothing(model, requests, togethe
     assert len({tuple(g.tokens) for g in more}) > 5
 
 
-def test_further_samples_begin_in_the_step_that_reads_their_prompt(model, requests):
-    few = engine(model)
-    number = few.submit(dataclasses.replace(requests[0], n=few.load.slots))
+@pytest.mark.parametrize("cache", ["dense", "pages"])
+def test_further_samples_begin_in_the_step_that_reads_their_prompt(model, requests, cache):
+    few = engine(model, cache=cache, prefix_pages=300 if cache == "pages" else None)
+    number = few.submit(dataclasses.replace(requests[5], n=few.load.slots))
     few.step()
-    assert all(found.tokens for found in few.so_far(number))
+    assert [len(found.tokens) for found in few.so_far(number)] == [SMALL["rounds"]] * few.load.slots
+
+
+def test_who_writes_waits_for_one_part_of_the_others_prompts(model, requests, prompts):
+    """Though other samples of the shorter of two prompts begin when its only part is read."""
+    few = engine(model, slots=6)
+    long = few.submit(dataclasses.replace(requests[0], n=3, max_new_tokens=60, stop_ids=()))
+    few.step()
+    short = few.submit(Request(prompts[3], n=2, max_new_tokens=8, stop_ids=()))
+    few.submit(Request(prompts[4], max_new_tokens=8))
+    before = few.load.read, [len(found.tokens) for found in few.so_far(long)]
+    few.step()
+    assert all(found.tokens for found in few.so_far(short))
+    assert few.load.read - before[0] == 2 * SMALL["page"]
+    assert [len(found.tokens) for found in few.so_far(long)] == [n + SMALL["rounds"] for n in before[1]]
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_an_interrupt_while_rows_get_their_slots_changes_no_other(model, requests, together, monkeypatch, cancelled):
+    """What was not placed is placed in the next step, or gone where it was cancelled."""
+    few = engine(model)
+    first = few.submit(requests[5])
+    got = few.step()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    second = few.submit(requests[6])
+    with monkeypatch.context() as patched:
+        patched.setattr(row_settings, "fill", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            few.step()
+    if cancelled:
+        few.cancel(second)
+    third = few.submit(requests[7])
+    while few.busy:
+        got += few.step()
+    found = {(g.request, g.sample): g for g in got}
+    for number, i in ((first, 5), (third, 7), *(() if cancelled else ((second, 6),))):
+        for sample in range(2):
+            equal(found[number, sample], together[2 * i + sample])
+    assert few.load.running == 0
+    assert cancelled == all(found[second, sample].reason == "cancelled" for sample in range(2))
 
 
 @pytest.mark.parametrize("cache", ["dense", "pages"])
@@ -296,8 +339,8 @@ def test_who_stops_listening_leaves_the_engine_free(model, requests, together):
 
 
 def test_nothing_is_compiled_after_warm_up(model):
-    """500 mixed requests."""
-    warm = engine(model, one_shape=False)
+    """500 mixed requests, in slots of a number that no other test has."""
+    warm = engine(model, one_shape=False, slots=5)
     warm.warm_up()
     rng = np.random.default_rng(3)
 
@@ -445,6 +488,8 @@ def test_bfloat16_stays_close_to_float32(model, prompts):
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
         ({"max_new_tokens": 10**9}, "set max_new_tokens to at most 95"),
         ({"n": 0}, "n is 0; it must be at least 1"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ({"number": "a"}, "number is 'a'; it must be a whole number"),
         ({"top_logps": 21}, "top_logps is 21; it must lie in 0..20"),
         ({"min_new_tokens": 13}, "min_new_tokens is 13; it must lie in 0..max_new_tokens (12)"),
         ({"stop": ("x",)}, "stop needs a tokenizer"),

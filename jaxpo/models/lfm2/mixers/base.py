@@ -84,7 +84,7 @@ class Step:
 
     @property
     def asked(self) -> Int[Array, "B s"]:
-        """Positions of the queries, -1 where there is no token: such a query sees nothing, and costs what it sees."""
+        """Positions of the queries, -1 where there is no token: such a query sees nothing."""
         return jnp.where(self.real, self.positions, -1)
 
     def borders(self, **joined: Array) -> Tree:

@@ -16,31 +16,42 @@ WHOLE = {"answers": "whole"}
 at 1,024 tokens, under an identity without it, and none of those is taken for a score of today."""
 
 
-def too_long(network: Any, name: str) -> str:
-    """Why an answer has no score that the model of a judge cannot read whole."""
-    return f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
+EMPTY = "the answer is empty"
+
+
+def unread(network: Any, name: str, prompts: list[Any], answers: list[str]) -> list[str | None]:
+    """Why the model of a judge gives an answer no score: there is nothing in it, or more than can be read; else None.
+
+    Args:
+      name: of the judge.
+    """
+    there = [i for i, answer in enumerate(answers) if answer.strip()]
+    lengths = network.lengths([prompts[i] for i in there], [answers[i] for i in there])
+    too_long = f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
+    whys = {i: too_long if length > network.max_length else None for i, length in zip(there, lengths, strict=True)}
+    return [whys.get(i, EMPTY) for i in range(len(answers))]
 
 
 def read_whole(
     network: Any, name: str, prompts: list[Any], answers: list[str], score: Callable[[list[int]], Any]
 ) -> list[Reply]:
     """Scores of the answers that a model reads whole; of one too long for it a score would be that of a part, so it
-    fails.
+    fails, as one does that is empty.
 
     Args:
       name: of the judge, for the reason.
       score: numbers of answers -> the score of each.
     """
-    lengths = network.lengths(prompts, answers)
-    fitting = [i for i, length in enumerate(lengths) if length <= network.max_length]
+    whys = unread(network, name, prompts, answers)
+    fitting = [i for i, why in enumerate(whys) if why is None]
     scores = dict(zip(fitting, score(fitting) if fitting else (), strict=True))
-    why = too_long(network, name)
-    return [score_reply(scores[i]) if i in scores else Reply(failed=why, certain=True) for i in range(len(answers))]
+    return [score_reply(scores[i]) if why is None else Reply(failed=why, certain=True) for i, why in enumerate(whys)]
 
 
 @dataclass(frozen=True)
 class RewardJudge(Judge):
-    """A reward stage's model, read as its method reads it; an answer that it cannot read whole has no score.
+    """A reward stage's model, read as its method reads it; an answer that it cannot read whole has no score, nor has
+    an empty one.
 
     Attributes:
       model: name of the network: a stage of the recipe, or "reward" for the command's `--reward`.

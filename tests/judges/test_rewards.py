@@ -114,6 +114,21 @@ def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> N
     assert judge.open(lambda _: short)(items[3:]) == [Reply(failed=why, certain=True)]
 
 
+@pytest.mark.parametrize("name", ["value", "steps", "aspects"])
+def test_an_empty_answer_has_no_score_and_stops_nothing(name: str) -> None:
+    """A policy may end its turn at once, or after a line break."""
+    judge = RewardJudge("rm", head="brief") if name == "aspects" else RewardJudge("rm")
+    ask = judge.open(lambda _: network(name))
+    items = [
+        Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ("", ANSWERS[1], "\n", ANSWERS[3]), strict=True)
+    ]
+    replies = ask(items)
+    assert [replies[0], replies[2]] == [Reply(failed="the answer is empty", certain=True)] * 2
+    alone = [reply.value for reply in ask([items[1], items[3]])]
+    np.testing.assert_allclose([replies[1].value, replies[3].value], alone, rtol=1e-5)
+    assert ask(items[:1]) == replies[:1]
+
+
 @pytest.mark.parametrize("judge", [RewardJudge("rm", head="brief"), ToolRewardJudge("rm")], ids=lambda j: j.NAME)
 def test_scores_of_answers_that_an_earlier_version_cut_are_asked_again(judge: Judge, tmp_path: Path) -> None:
     """Its identity was today's without `answers`."""

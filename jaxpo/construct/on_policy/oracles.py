@@ -16,7 +16,7 @@ from jaxpo.judges.base import Judge, Networks
 from jaxpo.judges.duels import ASYMMETRY, Ways, against, asymmetry, check_probabilities, rows_of_duels
 from jaxpo.judges.ledger import digest
 from jaxpo.judges.questions import Question
-from jaxpo.judges.reward import too_long
+from jaxpo.judges.reward import unread
 from jaxpo.judges.scoring import AskMember, score_all
 from jaxpo.judges.verifier import VerifierJudge
 
@@ -181,11 +181,11 @@ class ByPreferenceModel(Oracle):
         def play(duels: Sequence[Duel]) -> list[float | None]:
             prompts = [d.question.prompt for d in duels for _ in range(2)]
             texts = [text for d in duels for text in (d.first, d.other)]
-            whole = network.lengths(prompts, texts) <= network.max_length
-            for prompt, text, own in zip(prompts, texts, whole, strict=True):
-                if not own:
-                    ring.failures[digest(prompt, text)] = too_long(network, self.model)
-            fits = whole.reshape(-1, 2).all(axis=1)
+            whys = unread(network, self.model, prompts, texts)
+            for prompt, text, why in zip(prompts, texts, whys, strict=True):
+                if why is not None:
+                    ring.failures[digest(prompt, text)] = why
+            fits = np.asarray([why is None for why in whys], bool).reshape(-1, 2).all(axis=1)
             asked = np.flatnonzero(np.repeat(fits, 2))
             found: dict[int, float | None] = dict.fromkeys(range(len(duels)))
             if asked.size:

@@ -64,10 +64,10 @@ TINY = Size(prompts=2, group=2, longest=16, new=4, row=64)
 
 
 def stage_of(file: Path, size: Size, *, shared: bool) -> Online:
-    """The stage that a user would write: a row holds a whole group where its answers share a prompt."""
+    """The stage that a user would write: a row holds a group at its longest where its answers share a prompt."""
     length = size.longest + size.new
     together = size.longest + size.group * (size.new + 1)
-    row = -(-together // 64) * 64 if shared else size.row
+    row = together if shared else size.row
     rows = -(-size.prompts * size.group // (row // length))
     parts = min(rows, 4)
     return Online(

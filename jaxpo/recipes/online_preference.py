@@ -85,8 +85,7 @@ def learning(name: str, loss: Any) -> Online:
         loss=loss,
         reward_funcs=(RewardJudge(model="reward"), VerifierReward()),
         reward_weights=(1.0, 0.0),
-        # Two answers to a prompt: the worst of eight is a rare one, and what pushing it down does to the others made the
-        # model worse, though nearly every pair was right.
+        # Of eight the worst is a rare one; pushing it down made the model worse, though nearly every pair was right.
         num_generations=2,
         prompts_per_step=64,
         max_completion_length=ANSWER,

@@ -25,7 +25,7 @@ def unread(network: Any, name: str, prompts: list[Any], answers: list[str]) -> l
     Args:
       name: of the judge.
     """
-    there = [i for i, answer in enumerate(answers) if answer.strip()]
+    there = [i for i, answer in enumerate(answers) if answer]
     lengths = network.lengths([prompts[i] for i in there], [answers[i] for i in there])
     too_long = f"prompt and answer are longer than the {network.max_length} tokens that the judge {name!r} reads"
     whys = {i: too_long if length > network.max_length else None for i, length in zip(there, lengths, strict=True)}

@@ -214,7 +214,9 @@ def test_iterates_against_the_model_they_began_from(tmp_path: Path) -> None:
     report = stage.run(where)
     assert report["prompts"] == 6  # the one that came twice is asked once
     found = json.loads((where.folder / "wins.json").read_text())
-    assert (found["same"]["wins"]["value"], found["same"]["is_longer"]["value"]) == (0.5, 0.5)
+    assert found["same"]["is_longer"]["value"] == 0.5
+    # The same text twice in a row of the batch: some processors round its two places differently.
+    assert found["same"]["wins"]["value"] == pytest.approx(0.5, abs=1e-7)
     samples = {
         name: network(name).generate(
             [f"Say {w}." for w in WORDS], 1, temperature=1.0, top_k=0, max_new_tokens=6, seed=3

@@ -116,16 +116,14 @@ def test_an_answer_that_the_judge_cannot_read_whole_has_no_score(name: str) -> N
 
 @pytest.mark.parametrize("name", ["value", "steps", "aspects"])
 def test_an_empty_answer_has_no_score_and_stops_nothing(name: str) -> None:
-    """A policy may end its turn at once, or after a line break."""
+    """A policy may end its turn at once; a space is an answer."""
     judge = RewardJudge("rm", head="brief") if name == "aspects" else RewardJudge("rm")
     ask = judge.open(lambda _: network(name))
-    items = [
-        Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ("", ANSWERS[1], "\n", ANSWERS[3]), strict=True)
-    ]
+    items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ("", ANSWERS[1], " ", ANSWERS[3]), strict=True)]
     replies = ask(items)
-    assert [replies[0], replies[2]] == [Reply(failed="the answer is empty", certain=True)] * 2
-    alone = [reply.value for reply in ask([items[1], items[3]])]
-    np.testing.assert_allclose([replies[1].value, replies[3].value], alone, rtol=1e-5)
+    assert replies[0] == Reply(failed="the answer is empty", certain=True)
+    assert None not in [reply.value for reply in replies[1:]]
+    np.testing.assert_allclose([r.value for r in replies[1:]], [r.value for r in ask(items[1:])], rtol=1e-5)
     assert ask(items[:1]) == replies[:1]
 
 

@@ -63,9 +63,9 @@ def answer_segments(
 
 
 def in_steps(prompt: Text, answer: Text, separator: str) -> dict[str, Any]:
-    """A row of type "steps" whose steps nobody has judged yet."""
+    """A row of type "steps" whose steps nobody has judged yet; white space alone is a step."""
     text = answer if isinstance(answer, str) else answer[-1]["content"]
-    steps = [step for step in text.split(separator) if step.strip()]
+    steps = [step for step in text.split(separator) if step.strip()] or [text]
     return {"prompt": prompt, "completions": steps, "labels": [None] * len(steps), "separator": separator}
 
 

@@ -115,7 +115,10 @@ def test_gpm(settings: dict[str, Any]) -> None:
         assert "nll_loss" in metrics
     assert loss == pytest.approx(expected, rel=2e-5)
     assert metrics["margin"] == pytest.approx(np.mean(decided(odds)), rel=1e-4, abs=1e-5)
-    assert metrics["accuracy"] == pytest.approx(np.mean(decided(odds) > 1e-7))
+    # One pair has the same text twice: which of the two wins is a processor's rounding.
+    least, most = np.mean(decided(odds) > 1e-6), np.mean(decided(odds) > -1e-6)
+    assert most - least <= 1 / len(decided(odds)) + 1e-9
+    assert least - 1e-6 <= metrics["accuracy"] <= most + 1e-6
 
 
 def test_gpm_refuses_a_reward_of_one_answer_and_odd_sizes() -> None:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_no_part_needs_more_than_jax_flax_optax_and_numpy():
     trained, *peers = lines
     assert trained["rows"] == 2
     assert 4.0 < trained["loss"] < 6.0  # log 128 = 4.85, a few steps later
-    assert trained["tokens_per_second"] * trained["seconds"][0] == pytest.approx(64, rel=2)
+    assert trained["tokens_per_second"] * median(trained["seconds"]) == pytest.approx(64)
     assert [peer["missing"] for peer in peers] == ["torch is not installed"] * 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -59,12 +60,15 @@ class RewardJudge(Judge):
       part: number of the group or prototype that is asked, from 0, of a model that knows several; None = all, as they
         are mixed.
       head: name of the one that is read, of a model with a head for every aspect; "" = what they make together.
+      above: the score is 1 for a reward above this and 0 for others, so that two answers alike in that are equal:
+        pairs by reward alone are made of two wrong answers, too. None = the reward itself.
     """
 
     model: str = "reward"
     user: str = ""
     part: int | None = None
     head: str = ""
+    above: float | None = None
 
     NAME: ClassVar[str] = "reward"
     BATCH: ClassVar[int] = 256
@@ -78,6 +82,7 @@ class RewardJudge(Judge):
     def identity(self, networks: Networks) -> dict[str, Any]:
         asked: dict[str, Any] = {"user": self.user} if self.user else {}
         asked |= ({} if self.part is None else {"part": self.part}) | ({"head": self.head} if self.head else {})
+        asked |= {} if self.above is None else {"above": self.above}
         return {"judge": self.NAME, "model": networks(self.model).fingerprint(), **asked, **WHOLE}
 
     def columns(self) -> tuple[str, ...]:
@@ -113,7 +118,18 @@ class RewardJudge(Judge):
             raise ConfigError(f"the judge {self.model!r} has no head {self.head!r}; there are {', '.join(names)}.")
         return values[:, names.index(self.head)]
 
+    def _judged(self, rewards: Any) -> Any:
+        """The scores of rewards `[n]`: themselves, or on which side of the bound they lie; NaN stays NaN."""
+        import numpy as np
+
+        if self.above is None:
+            return rewards
+        rewards = np.asarray(rewards)
+        return np.where(np.isfinite(rewards), (rewards > self.above).astype(np.float32), rewards)
+
     def check(self, rows: Sequence[Row]) -> None:
+        if self.above is not None and not math.isfinite(self.above):
+            raise ConfigError(f"above is {self.above}; it must be finite, or None for the reward itself.")
         if bool(self.user) + (self.part is not None) + bool(self.head) > 1:
             raise ConfigError(
                 f"user is {self.user!r}, part {self.part} and head {self.head!r}; one of them says what is asked."
@@ -130,7 +146,8 @@ class RewardJudge(Judge):
 
             def score(those: list[int]) -> Any:
                 own = [items[i] for i in those]
-                return self._scores(network, own, [prompts[i] for i in those], [answers[i] for i in those])
+                rewards = self._scores(network, own, [prompts[i] for i in those], [answers[i] for i in those])
+                return self._judged(rewards)
 
             return read_whole(network, self.model, prompts, answers, score)
 

@@ -83,7 +83,8 @@ def learning(name: str, loss: Any) -> Online:
         data=Data(train=(TRAIN,), eval=(HELD_OUT,), max_length=LENGTH, row_length=384),
         share_prompts=True,
         loss=loss,
-        reward_funcs=(RewardJudge(model="reward"), VerifierReward()),
+        # Right or wrong by its word: which of two wrong answers it likes better teaches nothing.
+        reward_funcs=(RewardJudge(model="reward", above=0.0), VerifierReward()),
         reward_weights=(1.0, 0.0),
         # Of eight the worst is a rare one; pushing it down made the model worse, though nearly every pair was right.
         num_generations=2,

@@ -127,6 +127,21 @@ def test_an_empty_answer_has_no_score_and_stops_nothing(name: str) -> None:
     assert ask(items[:1]) == replies[:1]
 
 
+def test_rewards_above_a_bound_are_one_and_the_others_nothing() -> None:
+    """A reward at the bound is not above it, and one that is no number stays a failure."""
+    own = network("value")
+    items = [Item(p, a, Row(Path("x"), 1, {})) for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    rewards = [reply.value for reply in RewardJudge().open(lambda _: own)(items)]
+    bound = sorted(r for r in rewards if r is not None)[1]
+    judge = RewardJudge(above=bound)
+    assert [r.value for r in judge.open(lambda _: own)(items)] == [float(r > bound) for r in rewards if r is not None]
+    assert np.isnan(judge._judged(np.array([np.nan, 0.0]))[0])
+    assert judge.identity(lambda _: own) == {**RewardJudge().identity(lambda _: own), "above": bound}
+    judge.check([])
+    with pytest.raises(ConfigError, match="above is nan; it must be finite"):
+        RewardJudge(above=float("nan")).check([])
+
+
 @pytest.mark.parametrize("judge", [RewardJudge("rm", head="brief"), ToolRewardJudge("rm")], ids=lambda j: j.NAME)
 def test_scores_of_answers_that_an_earlier_version_cut_are_asked_again(judge: Judge, tmp_path: Path) -> None:
     """Its identity was today's without `answers`."""

@@ -52,7 +52,7 @@ def config() -> Run:
                 given=False,  # a reward model that sees given answers win learns who wrote them, not which are right
                 max_new_tokens=ANSWER,
                 max_length=LENGTH,
-                max_prompts=5000,
+                max_prompts=12_000,
             ),
             Reward(
                 init_from="sft",
@@ -86,22 +86,21 @@ def learning(name: str, loss: Any) -> Online:
         # Right or wrong by its word: which of two wrong answers it likes better teaches nothing.
         reward_funcs=(RewardJudge(model="reward", above=0.0), VerifierReward()),
         reward_weights=(1.0, 0.0),
-        # Of eight the worst is a rare one; pushing it down made the model worse, though nearly every pair was right.
-        num_generations=2,
+        num_generations=4,
         prompts_per_step=64,
         max_completion_length=ANSWER,
-        rows_per_step=64,
-        gradient_accumulation_steps=8,
+        rows_per_step=128,
+        gradient_accumulation_steps=16,
         optimizer=Optimizer(
-            learning_rate=1e-4,
+            learning_rate=3e-4,
             lr_scheduler_type="cosine",
             warmup_steps=10,
             weight_decay=0.0,
             max_grad_norm=1.0,
             adam_beta2=0.99,
         ),
-        max_steps=300,
-        eval_steps=50,
+        max_steps=100,
+        eval_steps=20,
         eval_rows=256,
         logging_steps=5,
         save_steps=50,

@@ -30,6 +30,7 @@ KINDS = {
     "nash_md": {"loss": NashMD()},
     "gkd": {
         "loss": GKD(),
+        "init_from": "random",  # the teacher itself would have nothing to learn
         "reward_funcs": (),
         "num_generations": 1,
         "prompts_per_step": 4,

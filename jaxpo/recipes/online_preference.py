@@ -99,11 +99,11 @@ def learning(name: str, loss: Any) -> Online:
             max_grad_norm=1.0,
             adam_beta2=0.99,
         ),
-        max_steps=100,
-        eval_steps=20,
+        max_steps=400,
+        eval_steps=50,
         eval_rows=256,
         logging_steps=5,
-        save_steps=50,
+        save_steps=100,
         metric_for_best_model="eval_rewards/correct/mean",
     )
 

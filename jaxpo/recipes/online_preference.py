@@ -4,8 +4,9 @@
     jaxpo run online_preference --online-dpo.loss.loss-type ipo --xpo.loss.alpha 1e-4
 
 The fine-tuned model answers every problem several times, and a reward model learns from its right and its wrong answers
-to tell them apart. Online DPO and XPO start from the fine-tuned model and learn from that reward model alone; the share
-of right answers is measured beside it, with weight 0: docs/online.md has the figures.
+to tell them apart; where all are wrong, the given answer stands for the right one. Online DPO and XPO start from the
+fine-tuned model and learn from that reward model alone; the share of right answers is measured beside it, with weight
+0: docs/online.md has the figures.
 
 On your own prompts, with a model and a reward of yours:
 
@@ -49,7 +50,9 @@ def config() -> Run:
                 model="sft",
                 judge=VerifierJudge(),
                 samples=4,
-                given=False,  # a reward model that sees given answers win learns who wrote them, not which are right
+                # Given answers take part: without them a problem that the model always gets wrong makes no pair, and
+                # the reward model hears nothing of it. Of answers equally right it takes the model's own.
+                ties="sample",
                 max_new_tokens=ANSWER,
                 max_length=LENGTH,
                 max_prompts=12_000,

@@ -81,14 +81,14 @@ def measure(options: Options) -> Result:
         names = {name: str(folder / name) for name in MODELS}
         for method in methods:
             (folder / f"{method}.yaml").write_text(FILES[method].format(**names) + ARITHMETIC)
-        parts = [table(method, folder, options, config) for method in methods]
+        parts = [tables(method, folder, options, config) for method in methods]
     notes = tuple(note for _, found in parts for note in found)
     ceiling = "A merge reads every model and writes the result once: on a warm page cache that is the memory's speed."
-    return Result(tuple(part for part, _ in parts), notes=(*notes, ceiling))
+    return Result(tuple(table for both, _ in parts for table in both), notes=(*notes, ceiling))
 
 
-def table(method: str, folder: Path, options: Options, config: LFM2Config) -> tuple[Table, list[str]]:
-    """One method's contestants and what is to be said of them."""
+def tables(method: str, folder: Path, options: Options, config: LFM2Config) -> tuple[tuple[Table, Table], list[str]]:
+    """One method's contestants, as whole processes and without their start, and what is to be said of them."""
     file, size = folder / f"{method}.yaml", parameters(config)
     runs: dict[str, Callable[[], Measured]] = {
         "jaxpo": lambda: run("with_jaxpo", file, folder, options),
@@ -103,12 +103,14 @@ def table(method: str, folder: Path, options: Options, config: LFM2Config) -> tu
             measured = contestant()
             if i or options.smoke:
                 found[name].append(measured)
-    rows = [row(f"{name}, {method}", size, each) for name, each in found.items()]
-    within = [row(f"{name}, {method}, without start", size, each, within=True) for name, each in found.items()]
+    title = f"{method}: two models of {size / 1e6:.0f} million parameters"
+    whole = [row(f"{name}, {method}", size, each) for name, each in found.items()]
+    within = [row(f"{name}, {method}", size, each, within=True) for name, each in found.items()]
     gone = [Row(f"mergekit, {method}", missing=absent)] if absent else []
     notes = [] if absent else [agreement(method, found["jaxpo"][0], found["mergekit"][0])]
-    return Table(
-        f"{method}: two models of {size / 1e6:.0f} million parameters", "parameters", (*rows, *within, *gone)
+    return (
+        Table(title, "parameters", (*whole, *gone)),
+        Table(f"{title}, without start", "parameters", (*within, *gone)),
     ), notes
 
 

@@ -25,8 +25,8 @@ class PairOptions:
     Attributes:
       samples: on-policy answers per prompt.
       temperature, top_k, top_p, max_new_tokens: of the sampling.
-      given: the rows' own answers are candidates too; False = samples alone, so that a reward model learns to tell them
-        from one another and not from what was given.
+      given: the rows' own answers are candidates too; False = samples alone, so that a reward model cannot learn who
+        wrote an answer, but a prompt whose samples are equally good or bad makes no pair.
       keep_unfinished: answers that were cut off at `max_new_tokens` are candidates too.
       ties: between candidates of one score; see `best_and_worst`.
       min_score: pairs whose chosen answer scores less are left out; None = all stay.

@@ -16,7 +16,8 @@ from jaxpo.data.rows.files.splits import Part
 from jaxpo.data.rows.formats import read_rows
 from jaxpo.data.rows.rows import Record, detect, read_record
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.data.tokens.examples import Example, build_examples, split_text
+from jaxpo.data.tokens.building import Builder
+from jaxpo.data.tokens.examples import Example, split_text
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import DataError
 from jaxpo.evaluate.intervals import Measurement, ratio
@@ -79,7 +80,7 @@ def read_records(files: Sequence[Path], kind: str) -> list[Record]:
 
 def encode_records(records: Sequence[Record], tokenizer: Tokenizer, max_length: int) -> list[Example]:
     """Examples as training would see them; of what does not fit, prompts lose their start, then responses their end."""
-    return list(build_examples(records, tokenizer, Cut(max_length, "prompt_left"), Counter()))
+    return list(Builder(tokenizer, Cut(max_length, "prompt_left"), Counter()).examples_of(records))
 
 
 def answer_loss(logps: Logps, examples: Sequence[Example]) -> Measurement:

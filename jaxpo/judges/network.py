@@ -25,7 +25,8 @@ from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.tagged import Word
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.data.tokens.examples import Segment, build_examples
+from jaxpo.data.tokens.building import Builder
+from jaxpo.data.tokens.examples import Segment
 from jaxpo.data.tokens.rendering import Cut, Truncation
 from jaxpo.errors import ConfigError
 from jaxpo.evaluate.rewards.readings import VECTORS, mean_scores_of, readings_of, table_of
@@ -89,7 +90,7 @@ class Network(Model):
             for i, (p, c) in _numbered(prompts, completions)
         )
         records = [read_record(row, "prompt_completion") for row in rows]
-        examples = build_examples(records, self.tokenizer, self.cut, Counter())
+        examples = Builder(self.tokenizer, self.cut, Counter()).examples_of(records)
         return [example.segments[0] for example in examples]
 
     def logps(self, prompts: Sequence[Text], completions: Sequence[Text]) -> np.ndarray:

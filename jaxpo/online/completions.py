@@ -11,7 +11,7 @@ import numpy as np
 from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.data.tokens.examples import build_examples
+from jaxpo.data.tokens.building import Builder
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.errors import DataError
 from jaxpo.online.answers import Answer, Prompt
@@ -33,9 +33,8 @@ def completion_of(prompt: Prompt, *, tokenizer: Tokenizer, max_completion_length
         )
     row = Row(file, prompt.row, {name: prompt.columns[name] for name in ("prompt", "completion")})
     whole = len(prompt.ids) + 8 * max_completion_length
-    (example,) = build_examples(
-        [read_record(row, "prompt_completion")], tokenizer, Cut(whole, truncation="error"), Counter()
-    )
+    builder = Builder(tokenizer, Cut(whole, truncation="error"), Counter())
+    (example,) = builder.examples_of([read_record(row, "prompt_completion")])
     (segment,) = example.segments
     (said,) = np.nonzero(segment.supervised)
     tokens = np.asarray(segment.tokens[said[0] : said[-1] + 1], np.int32)

@@ -26,7 +26,7 @@ from jaxpo.data.rows.requirements import check_needs
 from jaxpo.data.rows.rows import Side, canonical, detect, read_record
 from jaxpo.data.rows.tagged import Word, in_order, words_of
 from jaxpo.data.tokenizer.tokenizer import train_tokenizer
-from jaxpo.data.tokens.examples import build_examples
+from jaxpo.data.tokens.building import Builder
 from jaxpo.data.tokens.prepare import prepare
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.tagged import tagged_segments
@@ -171,7 +171,7 @@ def test_tokens_that_do_not_spell_their_text_are_told_with_file_and_row(tokenize
         sides=(Side("completion", "x", "Ada", marks=(Mark("tag", 1, 0, 3),)),),
     )
     with pytest.raises(DataError, match=r"rows.jsonl, row 1, field 'completion': the text 'Ada' is not what"):
-        list(build_examples([record], tokenizer, Cut(64), Counter()))
+        list(Builder(tokenizer, Cut(64), Counter()).examples_of([record]))
 
 
 def test_a_class_that_no_word_has_is_said(tokenizer, tmp_path):

@@ -19,10 +19,11 @@ Rendered = Literal["auto", "text", "refuse"]
 READ, AS_TEXT = "rendered_rows", "rows_with_template_marks_as_text"
 FOREIGN = "rows_with_marks_of_another_template"
 """What is noted of a row: its marks were read; marks of the template, or of another model's, stand in it as text."""
-_OTHERS = re.compile(
-    r"\A(?:<s>)?\s*\[INST\]|\A<\|begin_of_text\|>|\A<\|start_header_id\|>|\A(?:<bos>)?<start_of_turn>"
-    r"|\A<\|(?:user|assistant|system)\|>|(?:</s>|<\|eot_id\|>|<end_of_turn>|<eos>)\s*\Z"
+_OTHERS_BEGIN = re.compile(
+    r"(?:<s>)?\s*\[INST\]|<\|begin_of_text\|>|<\|start_header_id\|>|(?:<bos>)?<start_of_turn>"
+    r"|<\|(?:user|assistant|system)\|>"
 )
+_OTHERS_END = ("</s>", "<|eot_id|>", "<end_of_turn>", "<eos>")
 _ENDING = re.compile(rf"{re.escape(IM_END)}\s*\Z")
 _OPENING = re.compile(rf"\A(?:{re.escape(BOS)})?{re.escape(IM_START)}assistant\n")
 # The marks that a body may hold, by whose turn it is; a user's holds none, whatever it says.
@@ -60,7 +61,7 @@ class Edges:
 
 def foreign(text: str) -> bool:
     """Whether a text begins or ends as other models' templates render it."""
-    return _OTHERS.search(text) is not None
+    return _OTHERS_BEGIN.match(text) is not None or text.rstrip().endswith(_OTHERS_END)
 
 
 def conversation(text: str, learnt: int, *, everything: bool = False, close: bool = True) -> list[Span]:

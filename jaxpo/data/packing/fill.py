@@ -21,6 +21,7 @@ from jaxpo.data.tokens.layout import Layout
 from jaxpo.data.tokens.media import MEDIA
 from jaxpo.data.tokens.per_token import KEY
 
+_NO_MEDIA = Laid.nowhere(0)
 Blocks = Sequence[tuple[Part, int]]
 ABSENT = {MEDIA: -1, KEY: 1}
 """What stands in a per-token column where a segment does not have it: no vector, a key like any other; 0 else."""
@@ -52,7 +53,7 @@ def places(caps: Caps, blocks: Blocks) -> Iterator[Place]:
         for j, local in enumerate(packed.blocks[b].tolist()):
             if local >= 0:
                 laid = packed.segments.of(lengths, local)
-                media = Laid.nowhere(0) if lengths.media is None else packed.media.of(lengths.media, local)
+                media = _NO_MEDIA if lengths.media is None else packed.media.of(lengths.media, local)
                 example = int(part.examples[local])
                 yield Place(i * caps.examples + j, example, i, laid.row, laid.slot, laid.start, media)
 

@@ -58,6 +58,8 @@ def with_pictures(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     """
     if isinstance(data.get(COLUMN), Pictures):
         return data
+    if not data.keys() & set(COLUMNS) and all(isinstance(value, str) for value in data.values()):
+        return data  # most rows, of strings alone, have no place for one
     data = with_frames(row, data, _TEXTS, _begins(data))
     if not _has_pictures(data):
         return data

@@ -29,6 +29,7 @@ Without a prompt column a pair's prompt is the common start of both sides.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from jaxpo.data.rows.columns import extra_columns
@@ -194,16 +195,24 @@ def read_record(
     absent = tuple(role for role in optional if lacks(row, role))
     asked = (*roles, *(role for role in optional if role not in absent))
     sides += tuple(further_side(row, sides, role) for role in asked)
-    numbers = (*extras, *(COLUMN_OF[role] for role in asked if role in COLUMN_OF))
-    columns = extra_columns(row, tuple(dict.fromkeys(numbers)))
+    numbers = tuple(dict.fromkeys((*extras, *(COLUMN_OF[role] for role in asked if role in COLUMN_OF))))
+    columns = extra_columns(row, numbers)
     # Rows that lack a role have 0 in its column, so that the column has an entry for every example.
     columns |= {COLUMN_OF[role]: 0 for role in absent if role in COLUMN_OF}
-    read = {*TYPES[kind], *_BESIDE.get(kind, ()), *numbers, *(name for role in asked for name in FURTHER[role])}
-    read |= {name for mark in marks for name in SOURCES[mark]} | ({"tools"} if _is_conversation(sides) else set())
-    read |= {PICTURES} if shown else set()
+    besides = ("tools",) * _is_conversation(sides) + (PICTURES,) * bool(shown)
     # Beside a bare prompt stands what rewards read.
-    beside = () if kind == "prompt" else unread(row, read)
+    beside = () if kind == "prompt" else unread(row, _columns_read(kind, (*numbers, *besides), asked, marks))
     return Record(row, kind, sides, columns, tools_of(row), absent, beside, shown)
+
+
+@lru_cache(maxsize=64)
+def _columns_read(
+    kind: str, columns: tuple[str, ...], roles: tuple[str, ...], marks: tuple[str, ...]
+) -> frozenset[str]:
+    """The columns that a row of a type is read from; asked of every row, and the same for nearly all of a file."""
+    further = (name for role in roles for name in FURTHER[role])
+    marked = (name for mark in marks for name in SOURCES[mark])
+    return frozenset((*TYPES[kind], *_BESIDE.get(kind, ()), *columns, *further, *marked))
 
 
 def _check_answers(row: Row, kind: str, sides: tuple[Side, ...]) -> None:

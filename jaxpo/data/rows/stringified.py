@@ -37,8 +37,10 @@ def with_parsed_messages(row: Row, data: dict[str, Any]) -> dict[str, Any]:
     for text in responses if isinstance(responses, list) else ():
         if isinstance(text, str) and _BEGINNING.match(text):
             raise _written(row, "responses")
-    found = {name: data[name] for name in COLUMNS if isinstance(data.get(name), str)}
-    return data | {name: _parsed(row, name, value) for name, value in found.items() if _BEGINNING.match(value)}
+    written = [
+        name for name in COLUMNS if name in data and isinstance(data[name], str) and _BEGINNING.match(data[name])
+    ]
+    return data | {name: _parsed(row, name, data[name]) for name in written}
 
 
 def _parsed(row: Row, name: str, value: str) -> list[Any]:

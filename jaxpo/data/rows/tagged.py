@@ -56,7 +56,10 @@ def canonical_words(data: Mapping[str, Any]) -> list[Any] | None:
 
 
 def _name_of_words(data: Mapping[str, Any]) -> str | None:
-    return next((name for name in ("words", "tokens") if isinstance(data.get(name), list)), None)
+    for name in ("words", "tokens"):
+        if name in data and isinstance(data[name], list):
+            return name
+    return None
 
 
 def in_order(tags: Iterable[str | int]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def is_rendered(text: str) -> bool:
 
 def mentions(text: str) -> bool:
     """Whether a mark of a turn or of a beginning stands anywhere in the text."""
-    return _MARK.search(text) is not None
+    return BOS in text or IM_START in text or IM_END in text
 
 
 def turns_of(text: str) -> list[Turn]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from jaxpo.data.rows.contents import READS_TEXT
@@ -57,7 +57,7 @@ def check_pictures(row: Row, kind: str, *, seen: bool) -> None:
         raise row.error(f"rows of type {kind!r} cannot show images.", field="images", remedy=remedy)
 
 
-def unread(row: Row, read: set[str]) -> tuple[str, ...]:
+def unread(row: Row, read: Set[str]) -> tuple[str, ...]:
     """The names under which a row's unread columns, and unread keys of its messages, are counted."""
     names = [COLUMN + name for name, value in row.data.items() if name not in read and value not in _EMPTY]
     keys = {key for name in read & row.data.keys() for key in _keys(row.data[name])}

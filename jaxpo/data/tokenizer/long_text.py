@@ -43,7 +43,7 @@ def encode_texts(inner: tokenizers.Tokenizer, texts: Sequence[str], places: re.P
     for group in _groups((i, piece) for i, text in enumerate(texts) for piece in pieces_of(text, places)):
         encoded = inner.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
         for (i, _), encoding in zip(group, encoded, strict=True):
-            whole[i].frombytes(np.asarray(encoding.ids, np.int32).tobytes())
+            whole[i].extend(encoding.ids)
     return [np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32) for ids in whole]
 
 

@@ -9,28 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxpo.data.chat.chat import encode_many
-from jaxpo.data.chat.rendered import Edges
-from jaxpo.data.chat.template_choice import template_of
-from jaxpo.data.rows.bad_rows import Bad, refuse
-from jaxpo.data.rows.retrieval import RETRIEVAL
 from jaxpo.data.rows.rows import PAIRS, Record, Side
 from jaxpo.data.rows.segments import marked_text
-from jaxpo.data.rows.tagged import TAGGED
 from jaxpo.data.rows.tokenised import Tokens
-from jaxpo.data.rows.turns import is_rendered
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.data.tokens import fim
 from jaxpo.data.tokens.encoded import Encoded, Segment
 from jaxpo.data.tokens.marked import marked_tokens
-from jaxpo.data.tokens.media import MEDIA, Patches, Picture
-from jaxpo.data.tokens.pictures import Looking
-from jaxpo.data.tokens.rendering import LISTED, Cut, Rendering, TrainOn, untrained
-from jaxpo.data.tokens.retrieval import TextEncoder, columns_of, retrieval_segments, text_encoder
-from jaxpo.data.tokens.specials import with_specials
-from jaxpo.data.tokens.tagged import tagged_segments
+from jaxpo.data.tokens.media import Patches, Picture
+from jaxpo.data.tokens.rendering import LISTED, Cut, TrainOn, untrained
 from jaxpo.data.tokens.taken import check_ids
-from jaxpo.data.tokens.words import with_words
 from jaxpo.errors import DataError
 
 Encoding = tuple[np.ndarray, np.ndarray]
@@ -68,73 +55,7 @@ class Example:
         return DataError(message, file=file, row=self.row, field=field, remedy=remedy)
 
 
-def build_examples(
-    records: Sequence[Record],
-    tokenizer: Tokenizer,
-    cut: Cut,
-    counts: Counter[str],
-    files: Sequence[Any] = (),
-    bad: Bad = refuse,
-) -> Iterator[Example]:
-    """Encode a chunk of records with one call of the tokenizer.
-
-    Args:
-      records: checked rows of one type.
-      cut: window and truncation policy.
-      counts: updated: kept, truncated_prompt, truncated_response, truncated_labels, dropped_*, empty_responses,
-        split_documents, merged_steps (steps beyond those of the shortest branch of a tree), fim_documents (rearranged),
-        fim_too_long (left as they are), left_out_frames (of clips of more than are shown), and what `Rendering` notes.
-      files: gives `Example.file`.
-      bad: receives the error of a row that cannot be used; the row is left out when it returns.
-
-    Raises:
-      DataError: a row with no supervised token; a row too long under truncation="error".
-    """
-    numbers = {file: i for i, file in enumerate(files)}
-    if records and records[0].kind in RETRIEVAL:
-        yield from _retrieval_examples(records, text_encoder(tokenizer, cut.texts), counts, numbers, bad)
-        return
-    if records and records[0].kind in TAGGED:
-        for record, segment in tagged_segments(records, tokenizer, cut, counts, bad):
-            counts["kept"] += 1
-            file = numbers.get(record.row.file, 0)
-            yield Example((segment,), {"completion": 0}, dict(record.columns), file, record.row.number)
-        return
-    rendering = Rendering(cut, tuple(tokenizer.special_ids), counts, template_of(tokenizer).render)
-    looking = Looking(cut.images, tokenizer)
-    whole: list[Record] = []
-    rendered, pictures = [], []
-    for record in records:
-        try:
-            as_read = rendering.as_read(record)
-            spans, shown = rendering.sides(as_read), looking.planned(as_read)
-            if left_out := len(as_read.pictures) - len(shown):
-                counts["left_out_frames"] += left_out
-            rendered.append(spans)
-            pictures.append(shown)
-            whole.append(as_read)
-        except DataError as error:
-            bad(error)
-    encoded = encode_many(tokenizer, [spans for sides in rendered for spans in sides if spans])
-    flat = iter(encoded if cut.fim is None else _with_fim(whole, encoded, tokenizer, cut, counts))
-    for record, sides, seen in zip(whole, rendered, pictures, strict=True):
-        given = [next(flat) if spans else None for spans in sides]
-        try:
-            encoded_sides = looking.shown(record, _encoded(record, given, tokenizer, cut, counts), seen)
-            found = list(_segments(record, encoded_sides, cut, counts))
-        except DataError as error:
-            bad(error)
-            continue
-        for segments in found:
-            counts["kept"] += 1
-            roles, kept = _roles(record, segments)
-            kept = with_words(kept, tokenizer) if cut.words else kept
-            number = numbers.get(record.row.file, 0)
-            own = seen if any(MEDIA in segment.per_token for segment in kept) else ()
-            yield Example(kept, roles, dict(record.columns), number, record.row.number, pictures=own)
-
-
-def _encoded(
+def encoded_sides(
     record: Record, given: Sequence[Encoding | None], tokenizer: Tokenizer, cut: Cut, counts: Counter[str]
 ) -> list[Encoded | None]:
     """A record's sides in tokens: its own, or those of its texts; None for a side without any."""
@@ -144,30 +65,6 @@ def _encoded(
         else (None if text is None else _with_border(record, side, *text, cut.train_on, tokenizer))
         for side, text in zip(record.sides, given, strict=True)
     ]
-
-
-def _with_fim(
-    records: Sequence[Record], encoded: Sequence[Encoding], tokenizer: Tokenizer, cut: Cut, counts: Counter[str]
-) -> list[Encoding]:
-    """The encoded documents, the chosen ones among them rearranged where that fits a segment."""
-    assert cut.fim is not None
-    texts = [str(record.sides[0].completion) for record in records]
-    # What was rendered has its order already, and what shows an image keeps it where it is.
-    free = [
-        i
-        for i, text in enumerate(texts)
-        if not records[i].pictures and (cut.rendered == "text" or not (is_rendered(text) or Edges.of("", text).found))
-    ]
-    chosen = [i for i in free if fim.is_chosen(texts[i], records[i].row.file, cut.fim)]
-    names = tuple(tokenizer.special_ids)
-    spans = (fim.spans_of(texts[i], cut.fim) for i in chosen)
-    moved = encode_many(tokenizer, [with_specials(one, names, cut.special_tokens)[0] for one in spans])
-    result = list(encoded)
-    for i, document in zip(chosen, moved, strict=True):
-        fits = len(document[0]) <= cut.max_length
-        counts["fim_documents" if fits else "fim_too_long"] += 1
-        result[i] = document if fits else result[i]
-    return result
 
 
 def _taken(record: Record, tokens: Tokens, tokenizer: Tokenizer, counts: Counter[str]) -> Encoded:
@@ -190,7 +87,7 @@ def _with_border(
     return Encoded(tokens, np.ones_like(supervised) if train_on == "all" else supervised, given, per_token)
 
 
-def _segments(
+def segments_of(
     record: Record, encoded: list[Encoded | None], cut: Cut, counts: Counter[str]
 ) -> Iterator[list[Segment | None]]:
     """The segments of each example that a record gives: none when dropped, several when a text is split."""
@@ -297,23 +194,7 @@ def _cut_prompts(sides: list[Encoded], max_length: int) -> list[Encoded]:
     return result
 
 
-def _retrieval_examples(
-    records: Sequence[Record], encoder: TextEncoder, counts: Counter[str], numbers: dict[Any, int], bad: Bad
-) -> Iterator[Example]:
-    """A query and its documents, every token of which counts as trained on."""
-    for record, texts, columns in retrieval_segments(records, encoder, counts):
-        if not any(text.scored.any() for text in texts[1:]):
-            remedy = "Remove the row, or shorten texts.skip."
-            bad(record.row.error("no token of any document is scored.", field="documents", remedy=remedy))
-            continue
-        counts["kept"] += 1
-        segments = [Segment(text.tokens, np.ones(len(text.tokens), bool), columns_of(text)) for text in texts]
-        roles, kept = _roles(record, [*segments])
-        file = numbers.get(record.row.file, 0)
-        yield Example(kept, roles, {**record.columns, **columns}, file, record.row.number)
-
-
-def _roles(record: Record, segments: list[Segment | None]) -> tuple[dict[str, int | list[int]], tuple[Segment, ...]]:
+def roles_of(record: Record, segments: list[Segment | None]) -> tuple[dict[str, int | list[int]], tuple[Segment, ...]]:
     kept: list[Segment] = []
     roles: dict[str, int | list[int]] = dict.fromkeys(record.absent, -1)
     for side, segment in zip(record.sides, segments, strict=True):

@@ -42,7 +42,8 @@ def watched(rows: Iterable[Row], counts: Counter[str]) -> Iterator[Row]:
 
 def note(record: Record, counts: Counter[str]) -> None:
     """Count what is not read of a record, and its form."""
-    counts.update(record.unread)
+    for name in record.unread:
+        counts[name] += 1
     counts[FORMS[not record.is_conversation]] += 1
     if record.pictures:
         counts[SHOW] += 1

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +13,26 @@ import numpy as np
 
 from jaxpo.config import Data
 from jaxpo.data.chat.template_choice import template_of
-from jaxpo.data.rows.bad_rows import UNSEEN, BadRows, check_number, refuse, unsaid
+from jaxpo.data.rows.bad_rows import UNSEEN, check_number, refuse, unsaid
 from jaxpo.data.rows.columns import BY_NAME, DTYPES, FILLS, NAMES
 from jaxpo.data.rows.files.splits import Part, named_held_out
-from jaxpo.data.rows.formats import content_hash, forms_of, list_files, read_rows
-from jaxpo.data.rows.mismatched import with_mismatched
+from jaxpo.data.rows.formats import content_hash, forms_of, list_files
 from jaxpo.data.rows.needs import Needs
-from jaxpo.data.rows.records import first_row, records_of
+from jaxpo.data.rows.records import first_row
 from jaxpo.data.rows.requirements import (
-    SINGLE,
     Purpose,
-    Reading,
     absent_everywhere,
     check_needs,
     ignored_reference,
     takes_pairs_apart,
 )
-from jaxpo.data.rows.rows import Record
 from jaxpo.data.rows.unread import COLUMN
 from jaxpo.data.tokenizer.lfm2_template import RENDERED_AS
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
+from jaxpo.data.tokens.admitted import SHOWN, Known, Rows
+from jaxpo.data.tokens.building import Builder
 from jaxpo.data.tokens.dataset import Column, Dataset, describe_counts
-from jaxpo.data.tokens.examples import build_examples
-from jaxpo.data.tokens.notes import note, notes_of, watched
+from jaxpo.data.tokens.notes import notes_of
 from jaxpo.data.tokens.pictures import Sight
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.data.tokens.settings import check_fim, check_settings, check_train_on, cut_of, settings_of
@@ -47,9 +42,8 @@ from jaxpo.data.tokens.shards import cut as cut_files
 from jaxpo.data.tokens.store import FORMAT, ExampleStore, StoreWriter
 from jaxpo.data.tokens.tagged import unseen_classes
 from jaxpo.data.tokens.words import WORD
-from jaxpo.errors import DataError, did_you_mean
+from jaxpo.errors import DataError
 
-CHUNK, SHOWN = 512, 3
 READING = 2
 """How rows are read; kept beside tokens, so that a run that began under another reading goes on and says so."""
 
@@ -117,9 +111,9 @@ def prepare(
 
         def write(writer: StoreWriter) -> dict[str, Any]:
             log(f"tokenising {which} of type {kind!r}")
-            rows = _Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
+            rows = Rows(paths, own, data, needs, reading, takes_pairs_apart(first, kind))
             needed = {"user"} & set(needs.columns) - set(needs.new_names)
-            known = None if names is None else _Known(names, ("annotator", *needed))
+            known = None if names is None else Known(names, ("annotator", *needed))
             declared = dict(needs.names) if names is None else {}
             written = _write(writer, rows, tokenizer, cut, known, declared)
             for line in known.lines() if known is not None else ():
@@ -196,99 +190,27 @@ def _check_whole(dataset: Dataset, needs: Needs, *, held_out: bool, log: Callabl
         log(f"warning: {problem}")
 
 
-class _Rows:
-    """The checked rows of some of the files, and what is counted of them.
-
-    Attributes:
-      files: all of the data set.
-      bad: those that cannot be used.
-    """
-
-    def __init__(self, files: Sequence[Path], own: range, data: Data, needs: Needs, reading: Reading, apart: bool):
-        self.files, self.counts = files, Counter[str](read=0, kept=0)
-        self.bad = BadRows(data, self.counts, files)
-        rows = watched(read_rows(files[own.start : own.stop], bad=self._unparsed), self.counts)
-        checked = records_of(rows, reading, apart, data.on_empty, self.counts, self.bad)
-        records = (_only_needed(record, needs) for record in checked)
-        self.records = with_mismatched(records) if "kl" in needs.roles else records
-
-    def _unparsed(self, error: DataError) -> None:
-        self.counts["read"] += 1
-        self.bad(error)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """The names of the training data, and the columns in which there may be no others.
-
-    Attributes:
-      strangers: those that were met all the same, by column.
-    """
-
-    names: Mapping[str, Sequence[str]]
-    closed: Collection[str]
-    strangers: dict[str, dict[str, None]] = field(default_factory=dict)
-
-    def only(self, records: list[Record], counts: Counter[str]) -> list[Record]:
-        """Those whose names are known, where they have to be; the others are counted."""
-        for column in self.closed:
-            if known := self.names.get(column):
-                kept = [record for record in records if record.columns.get(column) in {None, *known}]
-                counts[f"dropped_unknown_{column}"] += len(records) - len(kept)
-                met = [record.columns[column] for record in records if record.columns.get(column) not in {None, *known}]
-                self.strangers.setdefault(column, {}).update(dict.fromkeys(met))
-                records = kept
-        return records
-
-    def lines(self) -> Iterator[str]:
-        """Who they are, at most `SHOWN` of a column by name."""
-        for column, strangers in self.strangers.items():
-            if strangers:
-                more = f" and {len(strangers) - SHOWN} more" if len(strangers) > SHOWN else ""
-                named = ", ".join(list(strangers)[:SHOWN])
-                yield f"warning: left out: rows of the {column}s {named}{more}, whom the training rows do not have"
-
-
-def _only_declared(records: list[Record], declared: Mapping[str, Sequence[str]], bad: BadRows) -> list[Record]:
-    """Those of the names that the method has parameters for; the others are bad rows."""
-    kept = []
-    for record in records:
-        strange = [column for column in declared if record.columns.get(column) not in declared[column]]
-        if not strange:
-            kept.append(record)
-            continue
-        column, name = strange[0], record.columns.get(strange[0])
-        known = declared[column]
-        some = ", ".join(known[:5]) + (", ..." if len(known) > 5 else "")
-        remedy = f"Name all of them in the setting of the loss, or remove the row.{did_you_mean(str(name), known)}"
-        bad(record.row.error(f"{name!r} is not among the {len(known)} known: {some}.", field=column, remedy=remedy))
-    return kept
-
-
 def _write(
     writer: StoreWriter,
-    rows: _Rows,
+    rows: Rows,
     tokenizer: Tokenizer,
     cut: Cut,
-    known: _Known | None,
+    known: Known | None,
     declared: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     before = declared if known is None else known.names
     ids = {column: {name: i for i, name in enumerate(before.get(column, ()))} for column in NAMES}
     shapes, counts = Shapes(), rows.counts
-    while chunk := list(itertools.islice(rows.records, CHUNK)):
-        counts["read"] += len(chunk)
-        chunk = chunk if known is None else known.only(chunk, counts)
-        chunk = _only_declared(chunk, declared, rows.bad) if declared else chunk
-        for record in chunk:
-            note(record, counts)
-        for example in build_examples(chunk, tokenizer, cut, counts, rows.files, rows.bad):
-            for column in ids.keys() & example.columns.keys():
-                own = ids[column]
-                example.columns[column] = own.setdefault(example.columns[column], len(own))
-            shapes.see(example, rows.files)
-            writer.append(example)
-    bad = {"bad_rows": rows.bad.listed} if rows.bad.listed else {}
+    builder = Builder(tokenizer, cut, counts, rows.files, rows.bad)
+    for example in builder.examples(rows.chunks(known, declared)):
+        for column in ids.keys() & example.columns.keys():
+            own = ids[column]
+            example.columns[column] = own.setdefault(example.columns[column], len(own))
+        shapes.see(example, rows.files)
+        writer.append(example)
+    # A chunk is rendered before the one ahead of it is cut, and rows are bad at either.
+    listed = sorted(rows.bad.listed, key=lambda row: (row["file"], row["row"]))
+    bad = {"bad_rows": listed} if listed else {}
     names = {column: list(own) for column, own in ids.items() if own}
     annotators = names.pop("annotator", [])
     return {"counts": dict(counts), "annotators": annotators, "names": names, **shapes.as_meta(), **bad}
@@ -321,16 +243,6 @@ def _dataset(store: ExampleStore, tokenizer: Tokenizer, key: str, kind: str, pat
         per_token=dict.fromkeys(meta["settings"]["labels"], (np.dtype(np.int32), ())) | store.per_token,
         media=store.media,
     )
-
-
-def _only_needed(record: Record, needs: Needs) -> Record:
-    """Leave out a gold response nobody asks for (it costs a forward pass); name a single text as the method does."""
-    sides = record.sides
-    if record.kind == "triple" and "gold" not in needs.roles:
-        sides = tuple(side for side in sides if side.role != "gold")
-    if record.kind in SINGLE and needs.roles in (("text",), ("completion",)):
-        sides = (replace(sides[0], role=needs.roles[0]),)
-    return replace(record, sides=sides)
 
 
 def _key(*parts: Any) -> str:

@@ -122,7 +122,8 @@ class Rendering:
             noted.add(STRIPPED if strip else KEPT)
             record = without_reasoning(record, marks=marks) if strip else record
         spans = [self._side(record, side, noted) if side.tokens is None else [] for side in record.sides]
-        self.counts.update(sorted(noted))
+        for name in sorted(noted):
+            self.counts[name] += 1
         return spans
 
     def _side(self, record: Record, side: Side, noted: set[str]) -> list[Span]:

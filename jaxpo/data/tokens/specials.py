@@ -50,11 +50,11 @@ def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[
     Args:
       names: the tokenizer's special tokens.
     """
-    pattern = _outside_turns(tuple(names))
+    pattern, beginnings = _outside_turns(tuple(names))
     result: list[Span] = []
     noted: set[str] = set()
     for span in spans:
-        if span.control or not pattern.search(span.text):
+        if span.control or not any(map(span.text.__contains__, beginnings)) or not pattern.search(span.text):
             result.append(span)
             continue
         mine = as_ids if span.role in TRUSTED else ()
@@ -66,9 +66,13 @@ def with_specials(spans: Sequence[Span], names: Sequence[str], as_ids: Sequence[
 
 
 @functools.lru_cache(maxsize=8)
-def _outside_turns(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Finds the names whose place the template does not give; there are hundreds, and this is asked of every text."""
-    return pattern_of(tuple(name for name in names if name not in TURNS))
+def _outside_turns(names: tuple[str, ...]) -> tuple[re.Pattern[str], frozenset[str]]:
+    """Finds the names whose place the template does not give, and how they begin.
+
+    There are hundreds, and this is asked of every text: most hold none of the few beginnings.
+    """
+    outside = tuple(name for name in names if name not in TURNS)
+    return pattern_of(outside), frozenset(name[:2] for name in outside)
 
 
 def _pieces(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, bool]]:

@@ -16,7 +16,8 @@ from jaxpo.data.rows.formats import Row
 from jaxpo.data.rows.rows import read_record
 from jaxpo.data.rows.texts import Text
 from jaxpo.data.tokenizer.tokenizer import Tokenizer
-from jaxpo.data.tokens.examples import Segment, build_examples
+from jaxpo.data.tokens.building import Builder
+from jaxpo.data.tokens.examples import Segment
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.evaluate.score import POSITIONS, ROW_LENGTH, Progress, each_segment
 from jaxpo.objectives.encode import Scorer
@@ -40,18 +41,19 @@ def answer_segments(
     Args:
       places: rows whose file and number errors name.
       answers: None = there are none: the prompts themselves are what something is said about.
-      counts: as of `build_examples`.
+      counts: as of `Builder`.
 
     Raises:
       DataError: an answer without a token that is left, or one that is too long; names file and row.
     """
+    builder = Builder(tokenizer, cut, counts)
     if answers is None:
         asked = [
             Row(place.file, place.number, {"prompt": p, "ratings": {"-": 0}})
             for place, p in zip(places, prompts, strict=True)
         ]
         whole = [read_record(row, "rated") for row in asked]
-        return [example.segments[0] for example in build_examples(whole, tokenizer, cut, counts)]
+        return [example.segments[0] for example in builder.examples_of(whole)]
     steps = "step_end" in method.NEEDS.per_token
     kind, marks = ("steps", ("step_end",)) if steps else ("prompt_completion", ())
     separator = getattr(method, "separator", "")
@@ -59,7 +61,7 @@ def answer_segments(
     for place, prompt, answer in zip(places, prompts, answers, strict=True):
         data = in_steps(prompt, answer, separator) if steps else {"prompt": prompt, "completion": answer}
         records.append(read_record(Row(place.file, place.number, data), kind, marks=marks))
-    return [example.segments[0] for example in build_examples(records, tokenizer, cut, counts)]
+    return [example.segments[0] for example in builder.examples_of(records)]
 
 
 def in_steps(prompt: Text, answer: Text, separator: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from jaxpo.data.rows.rows import Record
-from jaxpo.data.tokens.examples import build_examples
+from jaxpo.data.tokens.building import Builder
 from jaxpo.data.tokens.rendering import Cut
 from jaxpo.evaluate.perplexity import read_records
 from jaxpo.evaluate.ranking import pair_of, pair_scores, preferred, without_prompts
@@ -46,7 +46,7 @@ class Ranking(Task[Record]):
     def ask(self, example: Record, reader: Reader) -> Ask:
         records = [example, *(without_prompts([example]) if self.controls else ())]
         cut = Cut(self.max_length or reader.context, "error")
-        built = build_examples(records, reader.tokenizer, cut, Counter())
+        built = Builder(reader.tokenizer, cut, Counter()).examples_of(records)
         return Ask(tuple(side for one in built for side in pair_of(one)), where=place(example.row))
 
     def scores(self) -> Mapping[str, Score]:

@@ -225,6 +225,9 @@ STAGES: list[tuple[Callable[[Run], Run], str]] = [
     (lambda r: rename(r, "sft"), "stages[1].name: 'sft' is already the name of stages[0]; names must be unique."),
     (lambda r: rename(r, "a b"), "stages[0].name: 'a b' must be a word of letters, digits, '-' and '_'; "),
     (lambda r: rename(r, "seed"), "stages[0].name: 'seed' is reserved; name the stage differently."),
+    (lambda r: dataclasses.replace(r, probes=None), "probes: is a NoneType, not a tuple of probes."),
+    (lambda r: dataclasses.replace(r, alerts=None), "alerts: is a NoneType, not a tuple of alerts."),
+    (lambda r: dataclasses.replace(r, on_alert="mail"), "on_alert: is a str, not a tuple of receivers."),
 ]
 
 

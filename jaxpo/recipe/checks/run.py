@@ -75,8 +75,9 @@ def shape_problems(run: Run) -> Iterator[str]:
     if not isinstance(run.stages, tuple) or not run.stages:
         yield f"stages: a run needs a tuple of at least one stage ({kind_names()})."
         return
-    if not isinstance(run.probes, tuple):
-        yield f"probes: is a {type(run.probes).__name__}, not a tuple of probes."
+    for name, kind in (("probes", "probes"), ("alerts", "alerts"), ("on_alert", "receivers")):
+        if not isinstance(found := getattr(run, name), tuple):
+            yield f"{name}: is a {type(found).__name__}, not a tuple of {kind}."
     seen: dict[str, int] = {}
     for i, stage in enumerate(run.stages):
         if find_kind(stage) is None:

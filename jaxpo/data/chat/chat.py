@@ -104,11 +104,11 @@ def encode_many(tokenizer: Tokenizer, rendered: Sequence[Sequence[Span]]) -> lis
     # Candidates share their prompt, and every turn ends alike: each distinct text is encoded once.
     texts = list(dict.fromkeys(run.text for runs in joined for run in runs if not run.control))
     pieces = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
+    marks = {run.text for runs in joined for run in runs if run.control}
+    controls = {mark: np.full(1, tokenizer.special_ids[mark], np.int32) for mark in marks}
     encoded = []
     for runs in joined:
-        parts = [
-            np.full(1, tokenizer.special_ids[run.text], np.int32) if run.control else pieces[run.text] for run in runs
-        ]
+        parts = [controls[run.text] if run.control else pieces[run.text] for run in runs]
         ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
         mask = np.repeat(np.asarray([run.supervised for run in runs], bool), [len(part) for part in parts])
         encoded.append((ids, mask))

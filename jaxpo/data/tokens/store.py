@@ -178,8 +178,9 @@ class StoreWriter:
         self._of_files[example.file] += 1
         self._counts.append(len(example.segments))
         self._lengths.extend(len(segment.tokens) for segment in example.segments)
-        self._media_counts.append(len(example.media_lengths))
-        self._media_lengths.extend(example.media_lengths)
+        media = example.media_lengths
+        self._media_counts.append(len(media))
+        self._media_lengths.extend(media)
 
     def finish(self, meta: dict[str, Any]) -> None:
         """Write index and metadata, with what tells whether they are intact."""

@@ -1,8 +1,9 @@
-"""The allocator of a run on the CPU: a step's memory in huge pages, and kept from one step to the next.
+"""The allocator of a run on the CPU: a step's memory in huge pages.
 
 A step maps its temporary arrays anew every time, and the kernel clears each page before it hands it out: for 2.8 GB a
-quarter of the step, and 700,000 faults in pages of 4 KiB. glibc takes two settings when a process starts that end
-this: pages of 2 MiB where the kernel has them, and one heap that never goes back to the system.
+quarter of the step, and 700,000 faults in pages of 4 KiB. glibc takes a setting when a process starts that asks for
+pages of 2 MiB where the kernel has them. Its other settings stay as they are: one heap for all threads
+(`arena_max`) would keep the memory from step to step, and make threads that tokenise wait for one another's `malloc`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 TUNABLES, SETTING = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
-KEPT = {
-    # A heap beside the first is cut into pieces of 64 MiB; what is larger it maps, and gives back, each time.
-    "glibc.malloc.arena_max": "1",
-    "glibc.malloc.mmap_max": "0",
-    "glibc.malloc.trim_threshold": str(1 << 50),
-}
 OFF = "JAXPO_ALLOCATOR"
 DEVICES = ("nvidia0", "accel0", "kfd", "vfio/0")
 SINCE = (2, 35)
@@ -27,7 +22,7 @@ COMMANDS = ("run",)
 
 
 def restart(argv: list[str], command: list[str]) -> None:
-    """Start this process anew with these settings where the command trains and the C library knows them.
+    """Start this process anew with this setting where the command trains and the C library knows them.
 
     Args:
       argv: the words of the command line behind `jaxpo`.
@@ -38,14 +33,12 @@ def restart(argv: list[str], command: list[str]) -> None:
 
 
 def tunables(environment: Mapping[str, str]) -> str:
-    """What the environment's `GLIBC_TUNABLES` becomes: the settings behind those that are there, which stay."""
-    there = environment.get(TUNABLES, "")
-    wanted = {SETTING: "1"} | KEPT
-    return ":".join([*filter(None, [there]), *(f"{k}={v}" for k, v in wanted.items() if k not in there)])
+    """What the environment's `GLIBC_TUNABLES` becomes: the setting behind those that are there, which stay."""
+    return ":".join([*filter(None, [environment.get(TUNABLES)]), f"{SETTING}=1"])
 
 
 def reason_against(environment: Mapping[str, str]) -> str | None:
-    """Why a process is not started anew with these settings; None where it is."""
+    """Why a process is not started anew with this setting; None where it is."""
     if SETTING in environment.get(TUNABLES, ""):
         return f"{TUNABLES} says {environment[TUNABLES]}"
     if environment.get(OFF) == "0":

@@ -75,11 +75,11 @@ def memory() -> str:
 
 
 def step_memory() -> str:
-    """Whether `jaxpo run` keeps a step's memory, in huge pages; or why it does not."""
+    """Whether `jaxpo run` takes a step's memory in huge pages; or why it does not."""
     against = allocator.reason_against(os.environ)
     if against is not None:
         return f"the system's: {against}"
-    return f"jaxpo {', '.join(allocator.COMMANDS)} keeps a step's memory, in huge pages"
+    return f"jaxpo {', '.join(allocator.COMMANDS)} takes a step's memory in huge pages"
 
 
 def programs(environ: Mapping[str, str]) -> str:

@@ -35,7 +35,7 @@ def facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
-        "allocator": reason_against(os.environ) or "keeps a step's memory, in huge pages",
+        "allocator": reason_against(os.environ) or "a step's memory in huge pages",
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
     }
 

@@ -22,7 +22,7 @@ COMMANDS = ("run",)
 
 
 def restart(argv: list[str], command: list[str]) -> None:
-    """Start this process anew with this setting where the command trains and the C library knows them.
+    """Start this process anew with this setting where the command trains and the C library knows it.
 
     Args:
       argv: the words of the command line behind `jaxpo`.

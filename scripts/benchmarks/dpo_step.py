@@ -79,10 +79,11 @@ class Setting:
 
 
 def stage_of(variant: str, size: Size, file: Path) -> Preference:
-    """The stage that a user would write."""
+    """The stage that a user would write, with the block of rows that jaxpo advises for these pairs on one device."""
+    block = {"max_length": size.length, "row_length": size.length, "block_rows": size.rows}
     return Preference(
         loss=METHODS["dpo"](beta=BETA),
-        data=Data(train=(str(file),), max_length=size.length, row_length=size.length, shuffle=False),
+        data=Data(train=(str(file),), shuffle=False, **block),
         optimizer=Optimizer(learning_rate=RATE, lr_scheduler_type="constant", weight_decay=0.0),
         rows_per_step=size.rows,
         max_steps=1_000_000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -102,17 +103,17 @@ def encode_many(tokenizer: Tokenizer, rendered: Sequence[Sequence[Span]]) -> lis
     """`encode_spans` of many conversations with one call of the tokenizer."""
     joined = [_runs(spans) for spans in rendered]
     # Candidates share their prompt, and every turn ends alike: each distinct text is encoded once.
-    texts = list(dict.fromkeys(run.text for runs in joined for run in runs if not run.control))
+    texts = list(dict.fromkeys(run.text for of_one in joined for run in of_one if not run.control))
     pieces = dict(zip(texts, tokenizer.encode_batch(texts), strict=True))
-    marks = {run.text for runs in joined for run in runs if run.control}
+    runs = [run for of_one in joined for run in of_one]
+    marks = {run.text for run in runs if run.control}
     controls = {mark: np.full(1, tokenizer.special_ids[mark], np.int32) for mark in marks}
-    encoded = []
-    for runs in joined:
-        parts = [controls[run.text] if run.control else pieces[run.text] for run in runs]
-        ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        mask = np.repeat(np.asarray([run.supervised for run in runs], bool), [len(part) for part in parts])
-        encoded.append((ids, mask))
-    return encoded
+    parts = [controls[run.text] if run.control else pieces[run.text] for run in runs]
+    sizes = np.asarray([len(part) for part in parts], int)
+    ids = np.concatenate([np.zeros(0, np.int32), *parts])
+    mask = np.repeat(np.asarray([run.supervised for run in runs], bool), sizes)
+    ends = np.cumsum([0, *sizes])[np.cumsum([0, *map(len, joined)])].tolist()
+    return [(ids[start:end], mask[start:end]) for start, end in itertools.pairwise(ends)]
 
 
 def text_of(spans: Sequence[Span]) -> str:

@@ -129,10 +129,10 @@ def scatter(dataset: Dataset, caps: Caps, blocks: Blocks, values: np.ndarray, co
 
 
 def _set_roles(roles: Mapping[str, np.ndarray], place: Place, example: Example, caps: Caps) -> None:
-    where = np.append(place.row * caps.slots + place.slot, -1)
+    where = [*(place.row * caps.slots + place.slot).tolist(), -1]
     for name, index in example.roles.items():
         if isinstance(index, list):
-            roles[name][place.n, : len(index)] = where[index]
+            roles[name][place.n, : len(index)] = [where[i] for i in index]
         else:
             roles[name][place.n] = where[index]
 

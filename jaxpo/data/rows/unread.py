@@ -60,13 +60,14 @@ def check_pictures(row: Row, kind: str, *, seen: bool) -> None:
 def unread(row: Row, read: Set[str]) -> tuple[str, ...]:
     """The names under which a row's unread columns, and unread keys of its messages, are counted."""
     names = [COLUMN + name for name, value in row.data.items() if name not in read and value not in _EMPTY]
-    keys = {key for name in read & row.data.keys() for key in _keys(row.data[name])}
+    lists = [value for name, value in row.data.items() if isinstance(value, list) and name in read]
+    keys = {key for value in lists for key in _keys(value)} if lists else ()
     return (*names, *(KEY + key for key in sorted(keys)))
 
 
-def _keys(value: Any) -> Iterator[str]:
-    """Keys of messages in a column, in lists of messages too, that say something and are not read."""
-    for item in value if isinstance(value, list) else ():
+def _keys(value: list[Any]) -> Iterator[str]:
+    """Keys of messages in a list, in lists of messages too, that say something and are not read."""
+    for item in value:
         if isinstance(item, Mapping) and ("role" in item or "from" in item):
             yield from (key for key, said in item.items() if key not in KEYS and said is not None)
         elif isinstance(item, list):

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from jaxpo.data.durable import crc32_of, publish, seal
+from jaxpo.data.tokens.garbage import seldom_collected
 from jaxpo.data.tokens.index import PIECE, Column, offsets_of, pieces_of, write_index
 from jaxpo.data.tokens.layout import merged_layouts
 from jaxpo.data.tokens.store import FORMAT, INDEX, META, RECORDS, ExampleStore, Lengths, StoreWriter, check
@@ -146,7 +147,7 @@ def _write_missing(shards: Sequence[tuple[Shard, Path]], files: Sequence[Path]) 
         if place.exists() and check(place, shard.key) is None:
             continue
         shutil.rmtree(place, ignore_errors=True)
-        with _beside(place) as temporary, writing(place.parent):
+        with _beside(place) as temporary, writing(place.parent), seldom_collected():
             writer = StoreWriter(temporary, files)
             writer.finish({**shard.write(writer), "key": shard.key, "format": FORMAT})
             _publish(temporary, place)

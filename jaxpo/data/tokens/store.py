@@ -177,7 +177,7 @@ class StoreWriter:
         self._of_files += [0] * (example.file + 1 - len(self._of_files))
         self._of_files[example.file] += 1
         self._counts.append(len(example.segments))
-        self._lengths.extend(len(segment.tokens) for segment in example.segments)
+        self._lengths.extend([len(segment.tokens) for segment in example.segments])
         media = example.media_lengths
         self._media_counts.append(len(media))
         self._media_lengths.extend(media)

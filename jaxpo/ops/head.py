@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxpo.ops.linear import Weight, einsum, over_positions
+from jaxpo.ops.one_row import without_one_row
 from jaxpo.sharding import axis_size, constrain, current_rules, fitting_spec
 
 Tree = Any
@@ -53,7 +54,8 @@ def map_vocab(
     float32.
 
     Args:
-      term: pure function of the logits `[R, c, V]` of each stream and the matching slice of `per_token`.
+      term: pure function of the logits `[R, c, V]` of each stream and the matching slice of `per_token`; of one row
+        `[c, V]`.
       streams: one `(W [V, D], hidden [R, S, D])` per model.
       per_token: pytree of `[R, S]` arrays (targets, ...).
       chunk: positions per chunk; None chooses, `>= S` is dense without recomputation.
@@ -66,7 +68,7 @@ def map_vocab(
     weights = tuple(w for w, _ in streams)
     hidden = tuple(h for _, h in streams)
     if chunk >= length:
-        return term(*(_logits(w, h) for w, h in zip(weights, hidden, strict=True)), per_token)
+        return _of_logits(term, weights, hidden, per_token)
     if devices * parts == 1:
         return _scan(term, weights, hidden, per_token, chunk)
     return _sharded_scan(term, weights, hidden, per_token, chunk, spread)
@@ -79,6 +81,13 @@ def _spread(rows: int, length: int) -> tuple[PartitionSpec, int, int]:
         return PartitionSpec(None, None), 1, 1
     spec = fitting_spec((rows, length), ("batch", "sequence"))
     return spec, axis_size(active[0], spec[0]), axis_size(active[0], spec[1])
+
+
+def _of_logits(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree) -> Tree:
+    def at(hidden: tuple[Array, ...], per_token: Tree) -> Tree:
+        return term(*map(_logits, weights, hidden), per_token)
+
+    return without_one_row(at, hidden, per_token)
 
 
 def _logits(weight: Weight, hidden: Array) -> Array:
@@ -101,7 +110,7 @@ def _scan(term: Term, weights: tuple[Array, ...], hidden: tuple[Array, ...], per
 
     @jax.checkpoint
     def body(weights: tuple[Array, ...], hidden: tuple[Array, ...], per_token: Tree) -> Tree:
-        return term(*(_logits(w, h) for w, h in zip(weights, hidden, strict=True)), per_token)
+        return _of_logits(term, weights, hidden, per_token)
 
     xs = jax.tree.map(to_chunks, (hidden, per_token))
     _, ys = jax.lax.scan(lambda _, x: (None, body(weights, *x)), None, xs)

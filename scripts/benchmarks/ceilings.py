@@ -6,23 +6,23 @@ import importlib.util
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import median
 from typing import Any
 
 Shape = tuple[int, int, int]
 ARRAY = 1 << 28
-REPEATS = 5
+REPEATS, AT_LEAST = 5, 0.1
+"""Repetitions at least, and seconds: the fastest of a few milliseconds' worth is what else the machine did then."""
 
 
 def products(shapes: Sequence[Shape], dtype: str = "float32", library: str = "jax") -> float:
-    """FLOP/s of `[m, k] @ [k, n]` over all `shapes` (m, k, n) in turn: their operations by their median times.
+    """FLOP/s of `[m, k] @ [k, n]` over all `shapes` (m, k, n) in turn: their operations by the least time of each.
 
     Args:
       shapes: one that stands there several times is measured once and counts as often.
       library: "jax", "torch", or "int8" for XLA's products of 8-bit integers, whatever `dtype` says.
     """
     total = sum(2.0 * m * k * n for m, k, n in shapes)
-    return total / sum(times * _typical(PRODUCT[library](shape, dtype)) for shape, times in Counter(shapes).items())
+    return total / sum(times * _fastest(PRODUCT[library](shape, dtype)) for shape, times in Counter(shapes).items())
 
 
 def best_products(shapes: Sequence[Shape], dtype: str = "float32", *, peers: bool = True) -> dict[str, float]:
@@ -36,7 +36,7 @@ def fastest_products(shapes: Sequence[Shape], *, peers: bool = True) -> float:
     ways = ["jax", "turned", "eigen"] + (["torch"] if peers and has("torch") else [])
     total = sum(2.0 * m * k * n for m, k, n in shapes)
     found = Counter(shapes)
-    return total / sum(n * min(_typical(PRODUCT[way](s, "float32")) for way in ways) for s, n in found.items())
+    return total / sum(n * min(_fastest(PRODUCT[way](s, "float32")) for way in ways) for s, n in found.items())
 
 
 def described(found: dict[str, float]) -> dict[str, tuple[float, str]]:
@@ -55,7 +55,7 @@ def memory_read(size: int = ARRAY) -> float:
     width = 2048
     w = jnp.zeros((size // 4 // width, width), jnp.float32)
     ways = [jax.jit(lambda w: w @ jnp.ones((width,))), jax.jit(lambda w: w @ jnp.ones((width, 8))), jax.jit(jnp.sum)]
-    return max(size / _typical(lambda way=way: jax.block_until_ready(way(w))) for way in ways)
+    return max(size / _fastest(lambda way=way: jax.block_until_ready(way(w))) for way in ways)
 
 
 def has(library: str) -> bool:
@@ -63,9 +63,12 @@ def has(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
-def _typical(run: Callable[[], Any]) -> float:
+def _fastest(run: Callable[[], Any]) -> float:
     run()
-    return median(_seconds(run) for _ in range(REPEATS))
+    times, end = [], time.perf_counter() + AT_LEAST
+    while len(times) < REPEATS or time.perf_counter() < end:
+        times.append(_seconds(run))
+    return min(times)
 
 
 def _seconds(run: Callable[[], Any]) -> float:

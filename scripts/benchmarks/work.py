@@ -15,7 +15,7 @@ class Options:
       threads: that each contestant may use.
       smoke: shapes as small as they can be: does it run.
       peers: measure the other libraries too, where they are installed.
-      full: the shapes of the goal even where they take minutes per repetition.
+      full: the shapes of the goal, and every contestant, even where that takes many minutes.
     """
 
     repeats: int = 5

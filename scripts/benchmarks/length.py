@@ -20,8 +20,8 @@ from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.train.flops import training_flops_per_token
 
-ROUNDS = 3
-"""The most that are taken after the one that warms up."""
+ROUNDS = 9
+"""Taken after the one that warms up: steps are short, and what else the machine does is not."""
 LENGTHS, TOKENS = (512, 1024, 2048, 4096, 8192), 8192
 SHORT = (192, 320, 256, 256)
 """Lengths of the documents of a packed row, in turn."""
@@ -40,7 +40,7 @@ def measure(options: Options) -> Result:
         runs[f"short {length}"] = step_on(config, short(ids, documents))
         runs[f"long {length}"] = step_on(config, packed(ids))
     flops = {name: step.flops() for name, step in runs.items()}
-    times = interleaved(runs, replace(options, repeats=min(options.repeats, ROUNDS)))
+    times = interleaved(runs, options if options.smoke else replace(options, repeats=ROUNDS))
 
     def table(kind: str, title: str) -> Table:
         found = [(length, times[f"{kind} {length}"]) for length in lengths]
@@ -54,7 +54,7 @@ def measure(options: Options) -> Result:
     )
     cost = {name: median(each.cpu) for name, each in times.items()}
     notes = (
-        f"The model: {about(config)}; {tokens:,} tokens per step.",
+        f"The model: {about(config)}; {tokens:,} tokens per step; {len(times[f'long {lengths[0]}'].cpu)} rounds.",
         flatness(cost, lengths),
         law(cost, flops, tokens * training_flops_per_token(config, 0), lengths),
     )

@@ -72,7 +72,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved repetitions (default: 5)")
     parser.add_argument("--threads", type=int, default=cores, metavar="N", help=f"of each contestant (here: {cores})")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, one repetition: do they run")
-    parser.add_argument("--full", action="store_true", help="the shapes of the goals where they take minutes (W5), all methods (W11)")
+    parser.add_argument("--full", action="store_true", help="goals that take minutes: W5's shape, W11's methods")
     parser.add_argument("--no-peers", action="store_true", help="jaxpo and the ceilings alone")
     parser.add_argument("--write", action="store_true", help="keep the figures in docs/bench")
     parser.add_argument("--out", type=Path, default=DOCS, help=argparse.SUPPRESS)

@@ -115,8 +115,8 @@ def law(cost: dict[str, float], flops: dict[str, float], linear: float, lengths:
         for name in (f"long {length}",)
     )
     return (
-        f"Least processor time per token of one document per row relative to {lengths[0]} positions, beside the products "
-        f"that the step computes: {shown}."
+        f"Least processor time per token of one document per row relative to {lengths[0]} positions, beside the "
+        f"products that the step computes: {shown}."
     )
 
 

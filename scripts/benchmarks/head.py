@@ -12,7 +12,8 @@ from benchmarks.work import Options, Result, Row, Table, Work
 
 FULL, SHORT, TINY = Shape(), Shape(rows=2), Shape(2, 16, 8, 64)
 LIMIT = 600.0
-TOLERANCE = 1e-4
+TOLERANCE = 3e-4
+"""DPO's loss is a tenth of a difference of sums of some 22,000: one rounding of one of them is 4e-5 of the loss."""
 PRODUCTS = 1024, 16384
 """Rows and columns of the products that stand for the whole: 1 TFLOP each would take seconds."""
 

@@ -12,8 +12,9 @@ from benchmarks.work import Options, Result, Row, Table, Work
 
 FULL, SHORT, TINY = Shape(), Shape(rows=2), Shape(2, 16, 8, 64)
 LIMIT = 600.0
-TOLERANCE = 3e-4
-"""DPO's loss is a tenth of a difference of sums of some 22,000: one rounding of one of them is 4e-5 of the loss."""
+TOLERANCE = 1e-4
+APART = {("dpo", "TRL, chunked"): 3e-4}
+"""What is off by more: in float64 the loss is 3.401856, jaxpo finds 3.401848 and TRL 3.402226 (two rows)."""
 PRODUCTS = 1024, 16384
 """Rows and columns of the products that stand for the whole: 1 TFLOP each would take seconds."""
 
@@ -89,7 +90,7 @@ def agree(loss: str, losses: dict[str, float]) -> None:
     """Whether all found the first one's loss."""
     first = next(iter(losses.values()), 0.0)
     for name, value in losses.items():
-        if not abs(value - first) <= TOLERANCE * max(abs(first), 1.0):
+        if not abs(value - first) <= APART.get((loss, name), TOLERANCE) * max(abs(first), 1.0):
             raise ValueError(f"{loss}: {name} computes {value}, {next(iter(losses))} {first}")
 
 

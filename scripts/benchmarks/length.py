@@ -6,8 +6,6 @@ row costs what attention's operations say, which grow with its length.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from benchmarks.measure import interleaved
@@ -20,7 +18,7 @@ from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.train.flops import training_flops_per_token
 
 ROUNDS = 9
-"""Taken after the one that warms up: steps are short, and what else the machine does is not."""
+"""At least so many are taken after the one that warms up."""
 LENGTHS, TOKENS = (512, 1024, 2048, 4096, 8192), 8192
 SHORT = (192, 320, 256, 256)
 """Lengths of the documents of a packed row, in turn."""
@@ -39,7 +37,7 @@ def measure(options: Options) -> Result:
         runs[f"short {length}"] = step_on(config, short(ids, documents))
         runs[f"long {length}"] = step_on(config, packed(ids))
     flops = {name: step.flops() for name, step in runs.items()}
-    times = interleaved(runs, options if options.smoke else replace(options, repeats=ROUNDS))
+    times = interleaved(runs, options.at_least(ROUNDS))
 
     def table(kind: str, title: str) -> Table:
         found = [(length, times[f"{kind} {length}"]) for length in lengths]

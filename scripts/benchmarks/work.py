@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,13 @@ class Options:
     smoke: bool = False
     peers: bool = True
     full: bool = False
+
+    def at_least(self, repeats: int) -> Options:
+        """With so many repetitions, unless more are asked for: where one is short, what else the machine does is not.
+
+        A smoke run stays as it is.
+        """
+        return self if self.smoke else replace(self, repeats=max(self.repeats, repeats))
 
 
 @dataclass(frozen=True)

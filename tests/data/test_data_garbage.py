@@ -56,7 +56,7 @@ def test_of_two_threads_the_later_one_changes_nothing():
     assert gc.get_threshold() == OWN
 
 
-def test_rows_are_tokenised_with_it_and_bad_ones_leave_it_as_it_was(prepared, write, monkeypatch):
+def test_rows_are_tokenised_with_it_and_bad_ones_leave_it_as_it_was(prepared, write):
     seen = []
 
     def count(phase, info):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 from models import tiny, tiny_moe
 from models.tiny import assert_trees_close
+from ops.jaxprs import equations
 
 from jaxpo.config import Compute, Data, LoRA, Pretrain
 from jaxpo.errors import ConfigError
@@ -171,14 +171,6 @@ def test_loops_round_bfloat16_as_layers_one_by_one_do():
     )
     assert_trees_close(looped, one_by_one, 0.0)
     assert np.asarray(looped[1]["layers"]["2"]["feed_forward"]["w1"]["weight"]).std() > 0.1
-
-
-def equations(jaxpr):
-    """All of them, those of inner programs too; a loop's body counts once."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from equations(inner)
 
 
 def traced(config, **options):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ops.jaxprs import equations
 
 from jaxpo.losses.vocab import entropy, log_prob
 from jaxpo.ops.head import map_vocab
@@ -44,20 +45,14 @@ def test_value_and_gradients_are_those_beside_another_row(chunk):
 
 
 def reduced(jaxpr):
-    """Shapes of all arrays that are reduced, in programs inside it too."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name.startswith(("reduce_", "argm")):
-            yield equation.invars[0].aval.shape
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            if hasattr(inner, "eqns"):
-                yield from reduced(inner)
-            elif hasattr(inner, "jaxpr"):
-                yield from reduced(inner.jaxpr)
+    """Shapes of all arrays that are reduced."""
+    names = ("reduce_", "argm")
+    return [e.invars[0].aval.shape for e in equations(jaxpr) if e.primitive.name.startswith(names)]
 
 
 @pytest.mark.parametrize("chunk", [None, 5], ids=["at once", "in chunks"])
 def test_nothing_is_reduced_with_the_axis_in_place(chunk):
-    found = list(reduced(jax.make_jaxpr(jax.grad(scored(chunk), argnums=(0, 1, 2)))(*drawn(1)).jaxpr))
+    found = reduced(jax.make_jaxpr(jax.grad(scored(chunk), argnums=(0, 1, 2)))(*drawn(1)).jaxpr)
     assert len(found) > 5
     assert not [shape for shape in found if len(shape) > 2 and shape[0] == 1]
     assert [shape for shape in reduced(jax.make_jaxpr(scored(chunk))(*drawn(2)).jaxpr) if len(shape) > 2]

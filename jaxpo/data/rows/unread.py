@@ -61,7 +61,7 @@ def unread(row: Row, read: Set[str]) -> tuple[str, ...]:
     """The names under which a row's unread columns, and unread keys of its messages, are counted."""
     names = [COLUMN + name for name, value in row.data.items() if name not in read and value not in _EMPTY]
     lists = [value for name, value in row.data.items() if isinstance(value, list) and name in read]
-    keys = {key for value in lists for key in _keys(value)} if lists else ()
+    keys = {key for value in lists for key in _keys(value)}
     return (*names, *(KEY + key for key in sorted(keys)))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.measure import ChildFailed, alone
+from benchmarks.measure import ChildFailed, Parts, alone
 from benchmarks.work import Options, Result, Row, Table, Work
 
 MODULE = "benchmarks.compile_times"
@@ -53,27 +52,19 @@ def one(model: str, rows: str, length: str, remat: str, scan: str, compiled: str
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     stage = Pretrain(rows_per_step=int(rows), data=Data(train=("none.jsonl",), row_length=int(length)), max_steps=1000)
     mesh, compute = make_mesh({}, jax.devices()[:1]), Compute(remat=remat, scan=scan == "scanned")  # type: ignore[arg-type]
-    found: dict[str, Any] = {}
-
-    def timed(part: str, run: Any) -> Any:
-        start, spent = time.perf_counter(), time.process_time()
-        result = run()
-        found[part] = [time.perf_counter() - start, time.process_time() - spent]
-        return result
-
+    parts, sizes = Parts(), {}
     with use_mesh(mesh):
-        config = preset(model)
-        step = timed("assemble", lambda: abstract_step(stage, config, compute, mesh, {}, text_batch(stage)))
-        traced = timed("trace", lambda: step.step.trace(step.state, step.frozen, step.batch))
-        lowered = timed("lower", traced.lower)
-        found["lowered_bytes"] = len(lowered.as_text())
+        step = abstract_step(stage, preset(model), compute, mesh, {}, text_batch(stage))
+        traced = parts.timed("trace", lambda: step.step.trace(step.state, step.frozen, step.batch))
+        lowered = parts.timed("lower", traced.lower)
+        sizes["lowered_bytes"] = len(lowered.as_text())
         if compiled == "True":
-            program = timed("compile", lowered.compile)
+            program = parts.timed("compile", lowered.compile)
             memory = program.memory_analysis()
-            found["compiled_bytes"] = len(program.as_text())
-            found["code_bytes"] = memory.generated_code_size_in_bytes
-            found["temporary_bytes"] = memory.temp_size_in_bytes
-    return found
+            sizes["compiled_bytes"] = len(program.as_text())
+            sizes["code_bytes"] = memory.generated_code_size_in_bytes
+            sizes["temporary_bytes"] = memory.temp_size_in_bytes
+    return {**parts, **sizes}
 
 
 def measure(options: Options) -> Result:

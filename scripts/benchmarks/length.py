@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.measure import interleaved
 from benchmarks.models import NARROW, TINY
 from benchmarks.subject import about, tokens_of
-from benchmarks.train_step import Ours, packed
+from benchmarks.train_sides import Ours, packed
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.data.packing.batch import Batch
 from jaxpo.models.lfm2.config import LFM2Config

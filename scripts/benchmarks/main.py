@@ -69,7 +69,8 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure jaxpo beside its peers.")
     parser.add_argument("works", nargs="*", metavar="WORK", help="W1, W2, ...; all when none is named")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="interleaved repetitions (default: 5)")
+    repeats = "interleaved repetitions (default: 5); of what takes long at most 2 or 3, of what is short at least 9"
+    parser.add_argument("--repeats", type=int, default=5, metavar="N", help=repeats)
     parser.add_argument("--threads", type=int, default=cores, metavar="N", help=f"of each contestant (here: {cores})")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes, one repetition: do they run")
     parser.add_argument("--full", action="store_true", help="goals that take minutes: W5's shape, W11's methods")

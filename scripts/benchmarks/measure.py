@@ -49,6 +49,17 @@ class ChildFailed(Exception):
     """A process that measured alone ended without a result; the message is the end of what it said."""
 
 
+class Parts(dict[str, list[float]]):
+    """Seconds `{part: [elapsed, of the processor]}` of what was called under these names."""
+
+    def timed(self, part: str, run: Callable[[], Any]) -> Any:
+        """Call `run`, keep its seconds as `part`, and return what it returned."""
+        start, spent = time.perf_counter(), time.process_time()
+        result = run()
+        self[part] = [time.perf_counter() - start, time.process_time() - spent]
+        return result
+
+
 def say(text: str) -> None:
     """A line of progress for whoever waits; stdout is kept for results."""
     print(text, file=sys.stderr, flush=True)

@@ -86,10 +86,16 @@ def section(found: Entry) -> str:
         parts.append(f"Measured in the same run: {listed}.")
     parts += [f"- {note}" for note in result.notes]
     parts.append(
-        f"{found['threads']} threads, {found['repeats']} repetitions, {found['seconds']:.0f} s in all, "
+        f"{found['threads']} threads, {repetitions(result.tables)} repetitions, {found['seconds']:.0f} s in all, "
         f"{size(found['peak_bytes'])} at most. {machine.described(found['machine'])}."
     )
     return "\n\n".join(parts)
+
+
+def repetitions(tables: Sequence[Table]) -> str:
+    """How many the rows have: a benchmark may take fewer than were asked for, or more."""
+    counts = {len(row.wall) for table in tables for row in table.rows if row.wall} or {0}
+    return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
 def write(folder: Path, found: Entry) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from benchmarks import arithmetic, dpo_step, head, head_cases, main, measure, pairs, report, subject
+from benchmarks import arithmetic, dpo_step, first_step, head, head_cases, main, measure, pairs, report, subject
 from benchmarks.work import Options, Result, Row, Table, Work
 
 FAST = """
@@ -111,6 +111,12 @@ def test_a_result_comes_back_from_json_as_it_was():
     assert report.result_of(json.loads(json.dumps(entry))) == result
 
 
+def test_the_repetitions_are_those_that_were_taken():
+    rows = [Row("jaxpo", 1, (1.0, 2.0)), Row("peer", missing="not here"), Row("other", 1, (1.0,))]
+    assert report.repetitions((Table("t", "x", tuple(rows[:2])),)) == "2"
+    assert report.repetitions((Table("t", "x", tuple(rows)),)) == "1 to 2"
+
+
 def test_a_document_keeps_what_stands_around_the_tables():
     text = f"above\n{report.BEGIN}\nold\n{report.END}\nbelow\n"
     assert report.between(text, "new") == f"above\n{report.BEGIN}\n\nnew\n\n{report.END}\nbelow\n"
@@ -166,6 +172,50 @@ def test_a_recorded_teacher_has_distinct_tokens_and_its_mass():
     assert all(len(set(row)) == head_cases.TOP for row in ids.reshape(-1, head_cases.TOP))
     mass = np.exp(logps.astype(np.float64)).sum(-1)
     np.testing.assert_allclose(np.log(mass / (1 - mass)), odds, rtol=1e-4)
+
+
+def test_the_head_is_measured_in_turn_and_a_contestant_that_fails_says_why(monkeypatch):
+    order = []
+
+    def alone(module, function, loss, kind, *rest, **more):
+        order.append(kind)
+        if kind == "trl":
+            raise measure.ChildFailed("not done after 600 s")
+        return measure.Measured(0.0, 0.0, 0, {"wall": float(len(order)), "cpu": 1.0, "peak": len(order), "loss": 3.4})
+
+    monkeypatch.setattr(head, "alone", alone)
+    monkeypatch.setattr(head, "has", lambda library: library != "liger_kernel")
+    table = head.question("dpo", head.SHORT, Options(repeats=2), 1e12)
+    assert order == ["jaxpo", "jaxpo, dense", "dense", "trl", "dense", "jaxpo, dense", "jaxpo"]
+    rows = {row.name: row for row in table.rows}
+    assert (rows["jaxpo"].wall, rows["jaxpo"].peak_bytes) == ((1.0, 7.0), 7)
+    assert rows["TRL, chunked"].missing == "not done after 600 s"
+    assert rows["Liger, chunked"].missing == "liger_kernel is not installed"
+    for shape, rounds in ((head.SHORT, 3), (head.FULL, 1)):
+        alone_here = head.question("dpo", shape, Options(repeats=9, peers=False), 1e12)
+        assert [(row.name, len(row.wall)) for row in alone_here.rows] == [("jaxpo", rounds), ("jaxpo, dense", rounds)]
+
+
+def test_a_first_step_is_the_sum_of_its_parts_and_stands_beside_what_its_memory_costs(monkeypatch):
+    parts = {"trace": [1.0, 1.0], "lower": [0.5, 0.5], "compile": [4.0, 7.0], "run": [8.0, 9.0]}
+    mine = {"parts": parts | {first_step.NEXT: [2.0, 3.0]}, "temporary_bytes": 1 << 30}
+    replies = {"ours": mine, "touch": 6.0, "theirs": {"parts": {"run": [3.0, 4.0]}}}
+
+    def alone(module, function, *args, environment, **more):
+        assert environment == {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+        if args[1:] == ("compiled",):
+            raise measure.ChildFailed("no compiler")
+        return measure.Measured(0.0, 0.0, 0, replies[function])
+
+    monkeypatch.setattr(first_step, "alone", alone)
+    monkeypatch.setattr(first_step, "has", lambda library: True)
+    found = first_step.first_steps(Options(repeats=9))
+    ours, eager, compiled = found.table.rows
+    assert (ours.wall, ours.cpu, eager.wall) == ((13.5,) * 3, (17.5,) * 3, (3.0,) * 3)
+    assert compiled.missing == "torch.compile: no compiler"
+    assert found.ceilings == {"1.00 GiB of memory taken and written for the first time": (6.0, "s")}
+    assert "compile 4.0 s, run 8.0 s, the next run 2.0 s" in found.note
+    assert first_step.touch(str(1 << 20)) > 0
 
 
 def test_contestants_that_compute_something_else_are_refused():

@@ -218,10 +218,11 @@ def test_a_first_step_is_the_sum_of_its_parts_and_stands_beside_what_its_memory_
     assert first_step.touch(str(1 << 20)) > 0
 
 
-def test_contestants_that_compute_something_else_are_refused():
-    head.agree("dpo", {"jaxpo": 0.5, "TRL": 0.50001})
-    with pytest.raises(ValueError, match=r"TRL computes 0\.6, jaxpo 0\.5"):
-        head.agree("dpo", {"jaxpo": 0.5, "TRL": 0.6})
+def test_contestants_that_compute_something_else_are_not_compared():
+    assert head.apart("dpo", {"jaxpo": 0.5, "TRL": 0.50001}) == {}
+    assert head.apart("dpo", {"jaxpo": 0.5, "TRL": 0.6}) == {"TRL": "it computes 0.600000, jaxpo 0.500000"}
+    assert list(head.apart("dpo", {"jaxpo": 0.5, "TRL": float("nan")})) == ["TRL"]
+    assert head.apart("dpo", {}) == {}
 
 
 class Words:

@@ -184,7 +184,7 @@ def question(variant: str, of: Setting, options: Options, ceiling: float) -> Tab
         absent = (Row("TRL", missing="trl and peft are not installed"),)
     say(f"  {TITLES[variant]}")
     # What a step holds is fixed, and a pass takes many seconds: three repetitions show the spread.
-    times = interleaved(runs, dataclasses.replace(options, repeats=min(options.repeats, REPEATS)))
+    times = interleaved(runs, options.at_most(REPEATS))
     rows = tuple(Row(name, of.useful, t.wall, t.cpu, ceiling=ceiling) for name, t in times.items())
     return Table(f"DPO, {TITLES[variant]}", "useful tokens", rows + absent)
 

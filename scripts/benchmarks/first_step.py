@@ -43,7 +43,7 @@ def first_steps(options: Options) -> First:
     """Each in a process of its own, jaxpo's and the eager one in turn; the row of who does not run here says why."""
     kept, missing = json.dumps(dataclasses.asdict(options)), _missing(options)
     mine, touched, eager = [], [], []
-    for i in range(1 if options.smoke else min(options.repeats, ROUNDS)):
+    for i in range(options.at_most(ROUNDS).repeats):
         mine.append(_alone(options, "ours", kept))
         touched.append(_alone(options, "touch", str(mine[-1]["temporary_bytes"])))
         if options.peers and EAGER not in missing:
@@ -81,12 +81,12 @@ def theirs(options: str, compiled: str) -> dict[str, Any]:
     return {"parts": parts}
 
 
-def touch(size: str) -> float:
-    """Seconds in which memory of `size` bytes is taken and written."""
+def touch(count: str) -> float:
+    """Seconds in which `count` bytes of memory are taken and written."""
     library = ctypes.CDLL(None)
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     start = time.perf_counter()
-    ctypes.memset(library.malloc(int(size)), 1, int(size))
+    ctypes.memset(library.malloc(int(count)), 1, int(count))
     return time.perf_counter() - start
 
 

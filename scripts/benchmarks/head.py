@@ -52,11 +52,15 @@ NECESSARY = {"cross-entropy": 6.0, "dpo": 8.0, "top-32": 6.0}
 
 
 def question(loss: str, shape: Shape, options: Options, flops: float) -> Table:
-    """One loss by every contestant, each in a process of its own, all of them in turn."""
+    """One loss by every contestant, each in a process of its own, all of them in turn.
+
+    Raises:
+      ValueError: jaxpo's own forms give different losses.
+    """
     ceiling = flops / (NECESSARY[loss] * shape.width * shape.vocab)
     kinds, missing = contestants(loss, options)
     runs: dict[str, list[Any]] = {name: [] for name in kinds}
-    rounds = min(options.repeats, FULL_ROUNDS if shape == FULL else ROUNDS)
+    rounds = options.at_most(FULL_ROUNDS if shape == FULL else ROUNDS).repeats
     for i in range(rounds):
         for name in list(kinds)[:: -1 if i % 2 else 1]:
             if name in missing:
@@ -104,14 +108,22 @@ def in_own_process(args: tuple[str, ...], options: Options) -> Any:
 
 
 def apart(loss: str, losses: dict[str, float]) -> dict[str, str]:
-    """Those that do not find the first one's loss, and what they find: their time says nothing."""
+    """Peers that do not find jaxpo's loss, and what they find: their time says nothing.
+
+    Raises:
+      ValueError: jaxpo's own forms give different losses.
+    """
     first = next(iter(losses), "")
     off = {name: abs(value - losses[first]) / max(abs(losses[first]), 1.0) for name, value in losses.items()}
-    return {
+    found = {
         name: f"it computes {losses[name]:.6f}, {first} {losses[first]:.6f}"
         for name, by in off.items()
         if not by <= APART.get((loss, name), TOLERANCE)
     }
+    for name in found:
+        if name.startswith("jaxpo"):
+            raise ValueError(f"{loss}: {name}: {found[name]}")
+    return found
 
 
 def planned() -> str:

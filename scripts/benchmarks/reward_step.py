@@ -232,7 +232,7 @@ def measure(options: Options) -> Result:
         head = 6 * of.config.vocab_size * of.config.hidden_size
         flops = training_flops_per_token(of.config, useful(used) / (4 * len(used))) - head
         ceiling = max(products.values()) / flops
-        times = interleaved(runs, dataclasses.replace(options, repeats=min(options.repeats, 3)))
+        times = interleaved(runs, options.at_most(3))
     rows = tuple(Row(name, amounts[name], t.wall, t.cpu, ceiling=ceiling) for name, t in times.items())
     absent = (Row(TRL, missing="trl is not installed"),) if options.peers and TRL not in runs else ()
     padded = sum(real.padded(batch) for batch in real.in_batches(used, of.size.batch))

@@ -13,7 +13,7 @@ from benchmarks.ceilings import best_products, described
 from benchmarks.first_step import first_steps
 from benchmarks.measure import interleaved, say
 from benchmarks.subject import about, config_of, size_of, tokens_of, training_products
-from benchmarks.train_sides import COMPILED, EAGER, JAXPO, Ours, Theirs
+from benchmarks.train_sides import COMPILED, JAXPO, Ours, Theirs
 from benchmarks.work import Options, Result, Row, Table, Work
 from jaxpo.models.lfm2.config import LFM2Config
 from jaxpo.train.flops import training_flops_per_token
@@ -25,11 +25,8 @@ TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 def contestants(config: LFM2Config, tokens: np.ndarray, options: Options, peers: Sequence[str]) -> dict[str, Run]:
     """jaxpo's step, and of these peers."""
-    made: dict[str, Callable[[], Run]] = {
-        EAGER: lambda: Theirs(config, tokens, options.threads),
-        COMPILED: lambda: Theirs(config, tokens, options.threads, compiled=True),
-    }
-    return {JAXPO: Ours(config, tokens), **{name: made[name]() for name in peers}}
+    theirs = {name: Theirs(config, tokens, options.threads, compiled=name == COMPILED) for name in peers}
+    return {JAXPO: Ours(config, tokens), **theirs}
 
 
 def agree(runs: dict[str, Run]) -> dict[str, float]:

@@ -31,6 +31,10 @@ class Options:
         """
         return self if self.smoke else replace(self, repeats=max(self.repeats, repeats))
 
+    def at_most(self, repeats: int) -> Options:
+        """With no more repetitions than these: where one takes long, few show the spread."""
+        return replace(self, repeats=min(self.repeats, repeats))
+
 
 @dataclass(frozen=True)
 class Row:

@@ -223,6 +223,8 @@ def test_contestants_that_compute_something_else_are_not_compared():
     assert head.apart("dpo", {"jaxpo": 0.5, "TRL": 0.6}) == {"TRL": "it computes 0.600000, jaxpo 0.500000"}
     assert list(head.apart("dpo", {"jaxpo": 0.5, "TRL": float("nan")})) == ["TRL"]
     assert head.apart("dpo", {}) == {}
+    with pytest.raises(ValueError, match=r"jaxpo, dense: it computes 0\.600000, jaxpo 0\.500000"):
+        head.apart("dpo", {"jaxpo": 0.5, "jaxpo, dense": 0.6})
 
 
 class Words:
